@@ -1,0 +1,95 @@
+"""How an option is declared: a typed dataclass field, its doc string beneath, and here what a type cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
+
+
+def option(
+    default: Any = None,
+    *,
+    factory: Callable[[], Any] | None = None,
+    parse: Callable[[Any], Any] | None = None,
+    aliases: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field.
+
+    Args:
+        default: value when nothing sets it; `factory` makes mutable ones.
+        parse: turns the accepted spellings into the field's type; raises ValueError with what is allowed.
+        aliases: other names by which configs call it.
+        minimum, maximum: allowed range of a number, both included.
+    """
+    metadata = {"parse": parse, "aliases": aliases, "minimum": minimum, "maximum": maximum}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def parse_size(value: Any) -> list[int]:
+    """`512`, `"768,512"` or `[768, 512]` as [width, height]."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    try:
+        numbers = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or min(numbers) <= 0:
+        raise ValueError('a number such as 512, or width and height as [768, 512] or "768,512"')
+    return numbers
+
+
+def parse_steps(value: Any) -> float:
+    """A number of steps, or a share of the run: 100, 0.1, or "10%". Shares are below 1."""
+    try:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            steps = float(value.strip()[:-1]) / 100
+        elif isinstance(value, bool):
+            raise ValueError
+        else:
+            steps = float(value)
+        if steps < 0 or (steps > 1 and steps != int(steps)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError('a whole number of steps, a share of the run below 1, or a percentage such as "10%"') from None
+    return steps
+
+
+def parse_numbers(value: Any) -> list[float]:
+    """One number or several: `1e-4`, `[1e-4, 5e-5]`, "1e-4,5e-5"."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    try:
+        return [float(part) for part in parts]
+    except (TypeError, ValueError):
+        raise ValueError("a number or a list of numbers") from None
+
+
+def parse_strings(value: Any) -> list[str]:
+    """One string or several."""
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in values):
+        raise ValueError("a string or a list of strings")
+    return values
+
+
+def parse_arguments(value: Any) -> dict[str, Any]:
+    """Arguments of a plugin, as a table or as sd-scripts' list of "key=value"; their types are checked by the plugin."""
+    if isinstance(value, dict):
+        return dict(value)
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) and "=" in item for item in items):
+        raise ValueError('a table such as {conv_dim = 4}, or a list such as ["conv_dim=4"]')
+    return {key.strip(): text.strip() for key, _, text in (item.partition("=") for item in items)}
+
+
+def parse_range(value: Any) -> list[float]:
+    """"1.0,2.0" or [1.0, 2.0]: a range from low to high."""
+    numbers = parse_numbers(value)
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError('two numbers from low to high, such as "1.0,2.0"')
+    return numbers

@@ -1,0 +1,43 @@
+"""Errors that are told to the user in plain words, without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake the user can mend: the message names the key or file, what was found, and what to do.
+
+    Args:
+        message: what is wrong, where, and how to mend it.
+        exit_code: status the process ends with.
+    """
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class UserErrors(UserError):
+    """Several mistakes found together, shown as one numbered list."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        self.messages = list(messages)
+        if len(self.messages) == 1:
+            super().__init__(self.messages[0])
+            return
+        listed = "\n".join(f"  {number}. {message}" for number, message in enumerate(self.messages, start=1))
+        super().__init__(f"{len(self.messages)} problems:\n{listed}")
+
+
+def raise_all(messages: Sequence[str]) -> None:
+    """Raise `UserErrors` when there is at least one message."""
+    if messages:
+        raise UserErrors(messages)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for the nearest known word, or '' when none is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

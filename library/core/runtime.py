@@ -1,0 +1,58 @@
+"""The process we run in: threads, memory allocator, readable output."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from library.core.errors import UserError
+
+log = logging.getLogger("dojo")
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def run_command(main: Callable[[], int | None]) -> int:
+    """Run a command; a user's mistake is printed as one message and becomes the exit status."""
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def use_all_cores(processes: int) -> int:
+    """Threads for this process: the machine's cores divided among the local processes.
+
+    `accelerate launch` hints at one thread a process, which halves the speed of a CPU run. A user's own
+    `OMP_NUM_THREADS` above one is respected.
+    """
+    import torch
+
+    asked = os.environ.get("OMP_NUM_THREADS", "1")
+    threads = int(asked) if asked.isdigit() and int(asked) > 1 else max(1, available_cores() // max(1, processes))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next step instead of returning them to the system each time.
+
+    Activations are freed and asked for again in every step; page faults on fresh pages otherwise dominate small steps
+    on a CPU. Does nothing on other C libraries.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
