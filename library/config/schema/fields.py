@@ -88,7 +88,7 @@ def parse_arguments(value: Any) -> dict[str, Any]:
 
 
 def parse_range(value: Any) -> list[float]:
-    """"1.0,2.0" or [1.0, 2.0]: a range from low to high."""
+    """ "1.0,2.0" or [1.0, 2.0]: a range from low to high."""
     numbers = parse_numbers(value)
     if len(numbers) != 2 or numbers[0] > numbers[1]:
         raise ValueError('two numbers from low to high, such as "1.0,2.0"')

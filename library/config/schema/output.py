@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from library.config.schema.fields import option, parse_arguments
+from library.config.schema.fields import option
 
 
 @dataclass(frozen=True)
