@@ -91,7 +91,7 @@ class GaussianDiffusion:
         return _per_sample(self.signal, t_B) * x0_BChw + _per_sample(self.noise, t_B) * noise_BChw
 
     def target(self, x0_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """The noise, or v = sqrt(abar) noise - sqrt(1 - abar) x0 (Salimans & Ho 2022, section 4 and appendix D)."""
+        """The noise, or v = sqrt(abar) noise - sqrt(1 - abar) x0 (Salimans & Ho 2022, appendix D)."""
         if self.prediction == "eps":
             return noise_BChw
         return _per_sample(self.signal, t_B) * noise_BChw - _per_sample(self.noise, t_B) * x0_BChw
