@@ -1,0 +1,103 @@
+"""What a kind of network is made of: an algorithm that builds one adapter for each site.
+
+Everything else (which modules, ranks by block, learning rates by block, hooks, files, merging) is the same for all
+kinds and lives in `sizes`, `rates`, `inject` and `merge`. A new kind is one class with these few methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from library.lora_files.keys import Site
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an adapter is. Its change of the weight is scaled by alpha / rank."""
+
+    rank: int
+    alpha: float
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank."""
+        return self.alpha / self.rank
+
+
+@dataclass
+class Moment:
+    """What holds for every adapter of a network right now."""
+
+    on: bool = True
+    multiplier: float = 1.0
+    timesteps_B: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The frozen module under an adapter, called as it was before the adapter came."""
+
+    module: nn.Linear | nn.Conv2d
+    forward: Callable[[Tensor], Tensor]
+    plain: bool
+    """`forward` is the class's own product with `module.weight`: not quantised, nothing else attached."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What is trained at one site; an nn.Module with fp32 parameters."""
+
+    def __call__(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+        """The module's output with this adapter: `base(x)` and what the adapter adds, in x's type."""
+        ...
+
+    def delta(self) -> Tensor:
+        """The change of the host's weight at multiplier 1, in the weight's shape, fp32."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The adapter's part of a LoRA file: name after the site's key -> tensor."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take such tensors.
+
+        Raises:
+            ValueError: names or shapes do not fit; says how.
+        """
+        ...
+
+    def scale_delta(self, factor: Tensor) -> None:
+        """Change the weights so that `delta()` is multiplied by `factor` (a 0-d tensor)."""
+        ...
+
+
+class Algorithm(Protocol):
+    """A kind of network, registered under its name in `library.core.registry.NETWORKS`.
+
+    It is built as `algorithm(options, network_dropout)`, with an instance of its `Options`.
+    """
+
+    Options: type[Any]
+    """Frozen dataclass of what may stand in network_args besides `SizeOptions` and `RateOptions`."""
+    faster: frozenset[str]
+    """Names of the adapters' parameters that LoRA+ trains faster."""
+
+    def adapter(self, site: Site, size: Size, generator: torch.Generator) -> Adapter:
+        """The adapter of one site, on its module's device, fp32, without any effect yet.
+
+        `generator` belongs to this site alone; it and nothing else may be drawn from.
+        """
+        ...
+
+    def size_in_file(self, tensors: Mapping[str, Tensor]) -> Size | None:
+        """Rank and alpha of a site in a file (names after the site's key), None where they are not this kind's."""
+        ...

@@ -1,0 +1,147 @@
+"""From the configuration to a network inside its hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from library.config.schema.network import NetworkConfig
+from library.core.errors import UserError
+from library.core.registry import NETWORKS
+from library.lora_files.file import read_lora
+from library.lora_files.keys import sites
+from library.lora_files.layouts import KEY_LAYOUTS
+from networks.algorithm import Algorithm, Size
+from networks.base import Network
+from networks.inject import AdapterNetwork, tensors_by_site
+from networks.options import parse_together
+from networks.rates import RateOptions, block_weights
+from networks.sizes import SizeOf, SizeOptions, sizes_from_file, sizes_from_options
+
+
+def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family: str, seed: int) -> Network:
+    """The network that the configuration asks for, attached to the hosts it asks for.
+
+    With `network_weights` it starts from that file, else without any effect on the hosts.
+
+    Args:
+        hosts: "unet", "te1", "te2"; those that `network_train_unet_only` or its counterpart leaves out are not touched.
+        family: "sd1", "sd2", "sdxl": decides the names in files.
+        seed: of the initial weights.
+
+    Raises:
+        UserError: unknown network or options, a file that does not fit.
+    """
+    plugin = find_plugin(config.network_module)
+    if config.dim_from_weights and not config.network_weights:
+        raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
+    weights = read_lora(Path(config.network_weights))[0] if config.network_weights else None
+    network = adapter_network(plugin, config, family, seed, weights if config.dim_from_weights else None)
+    network.attach(trained_hosts(config, hosts))
+    if weights is not None:
+        network.load_saved(weights)
+    return network
+
+
+def find_plugin(name: str) -> Any:
+    """The class registered under the name, or in the module that the name is the dotted path of.
+
+    Raises:
+        UserError: there is none.
+    """
+    plugin = NETWORKS.get(name)
+    if not isinstance(plugin, ModuleType):
+        return plugin
+    classes = [value for value in vars(plugin).values() if isinstance(value, type) and _is_algorithm(value)]
+    if len(classes) != 1:
+        raise UserError(
+            f"network_module '{name}' is a module without a network: register a class in it with "
+            f'@NETWORKS.register("{name}"), or name the class: "{name}.MyNetwork".'
+        )
+    return classes[0]
+
+
+def trained_hosts(config: NetworkConfig, hosts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The hosts that the network is put into.
+
+    Raises:
+        UserError: the two options exclude each other.
+    """
+    if config.network_train_unet_only and config.network_train_text_encoder_only:
+        raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
+    if config.network_train_unet_only:
+        return {"unet": hosts["unet"]}
+    if config.network_train_text_encoder_only:
+        return {name: host for name, host in hosts.items() if name != "unet"}
+    return dict(hosts)
+
+
+def adapter_network(
+    plugin: Any, config: NetworkConfig, family: str, seed: int, dims_from: Mapping[str, Tensor] | None
+) -> AdapterNetwork:
+    """A network of our own kind, not yet attached. `dims_from`: a LoRA file whose ranks and alphas to take."""
+    blocks = KEY_LAYOUTS.get(family).blocks
+    size_options, rate_options, own_options = parse_together(
+        (SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args"
+    )
+    algorithm: Algorithm = plugin(own_options, config.network_dropout or 0.0)
+    weights = block_weights(rate_options, blocks)
+    if dims_from is not None:
+        size_of = sizes_from_file(sizes_in_file(algorithm, dims_from))
+        conv = True
+    else:
+        size_of = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)
+        conv = size_options.conv
+    return AdapterNetwork(
+        algorithm,
+        find_sites=lambda hosts: sites(hosts, family, conv),
+        size_of=leaving_out(size_of, weights),
+        rate_options=rate_options,
+        block_weights=weights,
+        seed=seed,
+        described=described(config),
+    )
+
+
+def leaving_out(size_of: SizeOf, block_weights: list[float] | None) -> SizeOf:
+    """Sizes without the blocks whose learning rate is 0."""
+    if block_weights is None:
+        return size_of
+    return lambda site: None if site.block is not None and block_weights[site.block] == 0 else size_of(site)
+
+
+def sizes_in_file(algorithm: Algorithm, tensors: Mapping[str, Tensor]) -> dict[str, Size]:
+    """Rank and alpha of each site in a file of this algorithm's.
+
+    Raises:
+        UserError: no site of the file is this algorithm's.
+    """
+    found = {key: algorithm.size_in_file(site_tensors) for key, site_tensors in tensors_by_site(tensors).items()}
+    sizes = {key: size for key, size in found.items() if size is not None}
+    if not sizes:
+        raise UserError(
+            "network_weights: the file holds no weights of this network_module, so dim_from_weights finds no ranks."
+        )
+    return sizes
+
+
+def described(config: NetworkConfig) -> dict[str, str]:
+    """The configuration of the network as LoRA files carry it."""
+    metadata = {
+        "ss_network_module": config.network_module,
+        "ss_network_dim": str(config.network_dim),
+        "ss_network_alpha": str(config.network_alpha),
+        "ss_network_dropout": str(config.network_dropout),
+    }
+    if config.network_args:
+        metadata["ss_network_args"] = json.dumps(config.network_args)
+    return metadata
+
+
+def _is_algorithm(value: type) -> bool:
+    return hasattr(value, "Options") and hasattr(value, "adapter") and hasattr(value, "size_in_file")

@@ -1,0 +1,86 @@
+"""Rank and alpha of every site: `network_dim`, `conv_dim`, and values by block of the UNet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from library.config.schema.fields import option
+from library.core.errors import UserError
+from library.lora_files.keys import Site
+from library.lora_files.layouts import BlockCounts
+from networks.algorithm import Size
+
+log = logging.getLogger("dojo")
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """network_args that say where the network acts and how large it is there."""
+
+    conv_dim: int | None = option(None, minimum=1)
+    """Rank in 3x3 convolutions. Set, the network also acts on resnets, downsamplers and upsamplers."""
+    conv_alpha: float | None = option(None, minimum=0)
+    """Alpha in 3x3 convolutions; 0 means the rank. Unset: 1."""
+    block_dims: list[int] | None = option(None, minimum=0)
+    """Rank by block of the UNet, 25 values (SDXL: 23); 0 leaves a block out."""
+    block_alphas: list[float] | None = option(None, minimum=0)
+    """Alpha by block of the UNet, as many values."""
+    conv_block_dims: list[int] | None = option(None, minimum=0)
+    """Rank in 3x3 convolutions by block of the UNet, as many values."""
+    conv_block_alphas: list[float] | None = option(None, minimum=0)
+    """Alpha in 3x3 convolutions by block of the UNet, as many values."""
+
+    @property
+    def conv(self) -> bool:
+        """Whether the network acts on convolutional blocks."""
+        return self.conv_dim is not None or self.conv_block_dims is not None
+
+
+SizeOf = Callable[[Site], Size | None]
+"""The size of a site's adapter, None where there is none."""
+
+
+def sizes_from_options(network_dim: int, network_alpha: float, options: SizeOptions, blocks: BlockCounts) -> SizeOf:
+    """Sizes by sd-scripts' rules: 3x3 convolutions from the conv options, all else from network_dim and the blocks.
+
+    Raises:
+        UserError: lists by block of the wrong length.
+    """
+    _check(options, blocks)
+
+    def size_of(site: Site) -> Size | None:
+        if site.kind == "conv3x3":
+            rank = _at(options.conv_block_dims, site.block, options.conv_dim or 0)
+            alpha = _at(
+                options.conv_block_alphas, site.block, 1.0 if options.conv_alpha is None else options.conv_alpha
+            )
+        else:
+            rank = _at(options.block_dims, site.block, network_dim)
+            alpha = _at(options.block_alphas, site.block, network_alpha)
+        return Size(rank, alpha or rank) if rank else None
+
+    return size_of
+
+
+def sizes_from_file(sizes: Mapping[str, Size]) -> SizeOf:
+    """Sizes as a LoRA file has them, by key."""
+    return lambda site: sizes.get(site.key)
+
+
+def _at(by_block: Sequence[Any] | None, block: int | None, otherwise: Any) -> Any:
+    return otherwise if by_block is None or block is None else by_block[block]
+
+
+def _check(options: SizeOptions, blocks: BlockCounts) -> None:
+    for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
+        values = getattr(options, name)
+        if values is not None and len(values) != blocks.total:
+            raise UserError(
+                f"network_args: {name} has {len(values)} values, but this model family has {blocks.total} blocks. "
+                f"Give {blocks.total} values; 0 leaves a block out."
+            )
+    if not options.conv and (options.conv_alpha is not None or options.conv_block_alphas is not None):
+        log.warning("network_args: the alpha for convolutions has no effect, because conv_dim is not set")
