@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from library.config.catalog import Declared, by_any_name, declarations
 from library.config.field_docs import field_docs
-from library.config.values import convert_option, literal_value, shown, type_name
+from library.config.values import literal_value, shown, type_name
 from library.core.errors import did_you_mean, raise_all
 
 __all__ = ["describe_options", "literal_value", "parse_options"]
@@ -27,51 +27,41 @@ def parse_options(options_type: type[T], given: Mapping[str, Any], where: str) -
     Raises:
         UserErrors: unknown names, values that do not fit, options that are missing; all of them at once.
     """
-    declared = {name: field for field in fields(options_type) for name in _names(field)}  # type: ignore[arg-type]
-    annotations = get_type_hints(options_type)
+    options = by_any_name(declarations(options_type))
     found: dict[str, Any] = {}
-    mistakes = [_unknown(name, declared, where) for name in given if name not in declared]
+    mistakes = []
     for name, value in given.items():
-        field = declared.get(name)
-        if field is None:
-            continue
-        if field.name in found:
-            mistakes.append(f"{where}: '{field.name}' is given twice, also as '{name}'. Keep one.")
-            continue
-        try:
-            found[field.name] = convert_option(value, annotations[field.name], field.metadata)
-        except ValueError as error:
-            found[field.name] = None
-            mistakes.append(f"{where}: {name} = {shown(value)}: expected {error}.")
-    missing = [field.name for field in declared.values() if _is_required(field) and field.name not in found]
-    mistakes += [f"{where}: '{name}' is missing and has no default." for name in dict.fromkeys(missing)]
+        declared = options.get(name)
+        if declared is None:
+            mistakes.append(_unknown(name, options, where))
+        elif declared.key in found:
+            mistakes.append(f"{where}: '{declared.key}' is given twice, also as '{name}'. Keep one.")
+        else:
+            found[declared.key] = None
+            try:
+                found[declared.key] = declared.convert(value)
+            except ValueError as error:
+                mistakes.append(f"{where}: {name} = {shown(value)}: expected {error}.")
+    mistakes += [
+        f"{where}: '{key}' is missing and has no default."
+        for key, declared in declarations(options_type).items()
+        if declared.required and key not in found
+    ]
     raise_all(mistakes)
     return options_type(**found)
 
 
 def describe_options(options_type: type) -> str:
     """The options of a plugin, one a line: name, type, default, and the doc string beneath the field."""
-    docs, annotations = field_docs(options_type), get_type_hints(options_type)
+    docs = field_docs(options_type)
     lines = []
-    for field in fields(options_type):
-        default = "required" if _is_required(field) else f"default {shown(_default(field))}"
-        doc = docs.get(field.name, "")
-        lines.append(f"{field.name} ({type_name(annotations[field.name])}, {default}){': ' if doc else ''}{doc}")
+    for key, declared in declarations(options_type).items():
+        default = "required" if declared.required else f"default {shown(declared.default)}"
+        doc = f": {docs[key]}" if key in docs else ""
+        lines.append(f"{key} ({type_name(declared.annotation)}, {default}){doc}")
     return "\n".join(lines)
 
 
-def _names(field: Field[Any]) -> tuple[str, ...]:
-    return (field.name, *field.metadata.get("aliases", ()))
-
-
-def _unknown(name: str, declared: Mapping[str, Field[Any]], where: str) -> str:
-    known = ", ".join(dict.fromkeys(field.name for field in declared.values())) or "none"
-    return f"{where}: unknown option '{name}'.{did_you_mean(name, declared)} Known: {known}."
-
-
-def _is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _unknown(name: str, options: Mapping[str, Declared], where: str) -> str:
+    known = ", ".join(dict.fromkeys(declared.key for declared in options.values())) or "none"
+    return f"{where}: unknown option '{name}'.{did_you_mean(name, options)} Known: {known}."

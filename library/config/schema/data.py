@@ -12,17 +12,17 @@ from library.config.schema.fields import option, parse_range, parse_size
 class DataConfig:
     """Where pictures, captions and caches are."""
 
-    train_data_dir: str | None = None
+    train_data_dir: str | None = option(None, path="input")
     """Folder of training pictures: subfolders such as `10_mychar man` (10 repeats), or the pictures themselves."""
-    reg_data_dir: str | None = None
+    reg_data_dir: str | None = option(None, path="input")
     """Folder of regularisation pictures, laid out like train_data_dir."""
-    dataset_config: str | None = None
+    dataset_config: str | None = option(None, path="input")
     """A dataset TOML with [general], [[datasets]] and [[datasets.subsets]]; these tables may stand in the config itself."""
     general: dict[str, Any] = option(factory=dict)
     """Defaults for every dataset ([general] table)."""
     datasets: list[Any] = option(factory=list)
     """Datasets ([[datasets]] tables with [[datasets.subsets]])."""
-    in_json: str | None = None
+    in_json: str | None = option(None, path="input")
     """Metadata of train_data_dir: a .json or .jsonl file that maps pictures to captions and tags."""
     dataset_repeats: int = option(1, minimum=1)
     """Repeats of the pictures of in_json."""
@@ -41,9 +41,9 @@ class DataConfig:
     """Encode every caption once; frees the text encoders. Rules out training them, and captions with shuffle or wildcards."""
     cache_text_encoder_outputs_to_disk: bool = False
     """Keep the encoded captions on disk."""
-    text_encoder_batch_size: int | None = option(None, minimum=1)
+    text_encoder_batch_size: int | None = option(None, minimum=1, zero_is_unset=True)
     """Captions encoded at a time; unset: 16."""
-    cache_dir: str | None = None
+    cache_dir: str | None = option(None, path="output")
     """Folder of the caches. Unset: `~/.cache/lora-dojo`. Deleting it is always safe."""
     max_data_loader_n_workers: int = option(0, minimum=0)
     """Processes that prepare batches ahead; 0 prepares them in the training process. The result is the same."""
@@ -127,9 +127,30 @@ class ImageConfig:
     """Zoom range of the face crop, for pictures named `..._cx_cy_w_h`."""
     alpha_mask: bool = False
     """Weigh the loss by the picture's alpha channel."""
-    conditioning_data_dir: str | None = None
+    conditioning_data_dir: str | None = option(None, path="input")
     """Folder of masks named like the pictures, for masked_loss."""
     background_color: str = "white"
     """Colour behind transparent pictures, as a name or #rrggbb."""
     resize_interpolation: Literal["lanczos", "bicubic", "bilinear", "area", "nearest", "box"] = "lanczos"
     """Filter for resizing."""
+
+
+@dataclass(frozen=True)
+class SubsetConfig:
+    """Keys that exist in the dataset tables alone. image_dir, metadata_file and is_reg belong to [[datasets.subsets]];
+    the others may stand in [general] and [[datasets]] too, as may every option of the caption and image groups."""
+
+    image_dir: str | None = option(None, path="input")
+    """Folder of the subset's pictures, without its subfolders."""
+    metadata_file: str | None = option(None, path="input")
+    """A .json or .jsonl file that maps pictures to captions, in place of caption files."""
+    is_reg: bool = False
+    """These are regularisation pictures."""
+    num_repeats: int = option(1, minimum=1)
+    """How often each picture is used in an epoch."""
+    class_tokens: str | None = None
+    """Caption of pictures that have no caption file."""
+    custom_attributes: dict[str, Any] = option(factory=dict)
+    """Free values, handed through to the metadata."""
+    cache_info: bool = False
+    """Accepted for sd-scripts' configs: the sizes of pictures are always remembered."""

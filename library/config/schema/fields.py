@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 
 def option(
@@ -15,6 +16,8 @@ def option(
     aliases: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    zero_is_unset: bool = False,
+    path: Literal["input", "output"] | None = None,
 ) -> Any:
     """A dataclass field.
 
@@ -23,8 +26,17 @@ def option(
         parse: turns the accepted spellings into the field's type; raises ValueError with what is allowed.
         aliases: other names by which configs call it.
         minimum, maximum: allowed range of a number, both included.
+        zero_is_unset: 0 means the same as leaving the option out, as sd-scripts' configs are used to.
+        path: the option names a file or folder that is read (or a hub name, where the doc string says so), or written.
     """
-    metadata = {"parse": parse, "aliases": aliases, "minimum": minimum, "maximum": maximum}
+    metadata = {
+        "parse": parse,
+        "aliases": aliases,
+        "minimum": minimum,
+        "maximum": maximum,
+        "zero_is_unset": zero_is_unset,
+        "path": path,
+    }
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -33,9 +45,8 @@ def option(
 def parse_size(value: Any) -> list[int]:
     """`512`, `"768,512"` or `[768, 512]` as [width, height]."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    try:
-        numbers = [int(part) for part in parts]
-    except (TypeError, ValueError):
+    numbers = [int(part) for part in parts if str(part).strip().isdecimal()]
+    if len(numbers) != len(parts):
         numbers = []
     if len(numbers) == 1:
         numbers *= 2
@@ -49,11 +60,13 @@ def parse_steps(value: Any) -> float:
     try:
         if isinstance(value, str) and value.strip().endswith("%"):
             steps = float(value.strip()[:-1]) / 100
+            if steps >= 1:
+                raise ValueError
         elif isinstance(value, bool):
             raise ValueError
         else:
             steps = float(value)
-        if steps < 0 or (steps > 1 and steps != int(steps)):
+        if not 0 <= steps < math.inf or (steps > 1 and not steps.is_integer()):
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError('a whole number of steps, a share of the run below 1, or a percentage such as "10%"') from None
@@ -64,6 +77,8 @@ def parse_numbers(value: Any) -> list[float]:
     """One number or several: `1e-4`, `[1e-4, 5e-5]`, "1e-4,5e-5"."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
+        if any(isinstance(part, bool) for part in parts):
+            raise ValueError
         return [float(part) for part in parts]
     except (TypeError, ValueError):
         raise ValueError("a number or a list of numbers") from None
@@ -84,7 +99,10 @@ def parse_arguments(value: Any) -> dict[str, Any]:
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) and "=" in item for item in items):
         raise ValueError('a table such as {conv_dim = 4}, or a list such as ["conv_dim=4"]')
-    return {key.strip(): text.strip() for key, _, text in (item.partition("=") for item in items)}
+    arguments = {key.strip(): text.strip() for key, _, text in (item.partition("=") for item in items)}
+    if len(arguments) != len(items):
+        raise ValueError("each argument once")
+    return arguments
 
 
 def parse_range(value: Any) -> list[float]:

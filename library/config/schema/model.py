@@ -12,11 +12,11 @@ from library.config.schema.fields import option
 class ModelConfig:
     """Which model is trained. Its family (SD 1.x, SD 2.x, SDXL) is recognised from the weights."""
 
-    pretrained_model_name_or_path: str = ""
+    pretrained_model_name_or_path: str = option("", path="input")
     """A diffusers folder, a single .safetensors file as downloaded from model sites, or a hub name."""
-    vae: str | None = None
+    vae: str | None = option(None, path="input")
     """Another VAE: a folder, a .safetensors file or a hub name."""
-    tokenizer: str | None = None
+    tokenizer: str | None = option(None, path="input")
     """Folder or hub name of the CLIP tokenizer. Needed only with single files, where the hub cache does not hold one."""
     model_family: str | None = None
     """Name of the model family. Unset: recognised from the weights; if set, it must agree with them."""
@@ -24,7 +24,7 @@ class ModelConfig:
     """Says that the model is SD 2.x. Unset: recognised; if set, it must agree with the weights."""
     v_parameterization: bool | None = None
     """The model predicts v instead of the noise. Unset: recognised where the model says so, else false."""
-    clip_skip: int | None = option(None, minimum=1, maximum=12)
+    clip_skip: int | None = option(None, minimum=1, maximum=12, zero_is_unset=True)
     """Use the output of this layer of the text encoder counted from the end (1 = last)."""
     max_token_length: int | None = option(None, parse=lambda value: _token_length(value))
     """Longest prompt in tokens: 75, 150 or 225. Longer prompts are read in pieces of 75."""

@@ -20,9 +20,9 @@ class NetworkConfig:
     """Scale of the LoRA is network_alpha / network_dim; 0 means the rank, so scale 1."""
     network_args: dict[str, Any] = option(factory=dict, parse=parse_arguments)
     """Options of the network, such as {conv_dim = 8, conv_alpha = 4}; each network documents its own."""
-    network_dropout: float | None = option(None, minimum=0, maximum=1)
+    network_dropout: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Probability of dropping a value between the two LoRA matrices."""
-    network_weights: str | None = None
+    network_weights: str | None = option(None, path="input")
     """Continue from this LoRA file."""
     dim_from_weights: bool = False
     """Take every rank and alpha from network_weights."""
@@ -30,9 +30,9 @@ class NetworkConfig:
     """Put the network into the UNet alone."""
     network_train_text_encoder_only: bool = False
     """Put the network into the text encoders alone."""
-    scale_weight_norms: float | None = option(None, minimum=0)
+    scale_weight_norms: float | None = option(None, minimum=0, zero_is_unset=True)
     """Scale a module's weights down when the norm of its change exceeds this (max norm regularisation)."""
-    base_weights: list[str] = option(factory=list, parse=parse_strings)
+    base_weights: list[str] = option(factory=list, parse=parse_strings, path="input")
     """LoRA files merged into the base model before training."""
     base_weights_multiplier: list[float] = option(factory=list, parse=parse_numbers)
     """Strength of each of base_weights; 1 where left out."""

@@ -12,31 +12,31 @@ from library.config.schema.fields import option
 class SavingConfig:
     """LoRA files and resumable states."""
 
-    output_dir: str = "output"
+    output_dir: str = option("output", path="output")
     """Folder of everything that the run leaves."""
     output_name: str = "last"
     """Name of the LoRA file."""
     save_precision: Literal["float", "fp16", "bf16"] | None = option(None, parse=lambda value: _precision(value))
     """Type of the saved weights; unset: float."""
-    save_every_n_epochs: int | None = option(None, minimum=1)
+    save_every_n_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Save a LoRA every n epochs."""
-    save_every_n_steps: int | None = option(None, minimum=1)
+    save_every_n_steps: int | None = option(None, minimum=1, zero_is_unset=True)
     """Save a LoRA every n steps."""
-    save_n_epoch_ratio: int | None = option(None, minimum=1)
+    save_n_epoch_ratio: int | None = option(None, minimum=1, zero_is_unset=True)
     """Save at least this many LoRAs over the run, at epochs."""
-    save_last_n_epochs: int | None = option(None, minimum=1)
+    save_last_n_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Keep the LoRAs of the last n epochs."""
-    save_last_n_steps: int | None = option(None, minimum=1)
+    save_last_n_steps: int | None = option(None, minimum=1, zero_is_unset=True)
     """Keep the LoRAs of the last n steps (a span of steps, not a number of files)."""
     save_state: bool = False
     """With every saved LoRA save the state that `resume` continues from."""
     save_state_on_train_end: bool = False
     """Save the state at the end."""
-    save_last_n_epochs_state: int | None = option(None, minimum=1)
+    save_last_n_epochs_state: int | None = option(None, minimum=1, zero_is_unset=True)
     """As save_last_n_epochs, for states."""
-    save_last_n_steps_state: int | None = option(None, minimum=1)
+    save_last_n_steps_state: int | None = option(None, minimum=1, zero_is_unset=True)
     """As save_last_n_steps, for states."""
-    resume: str | None = None
+    resume: str | None = option(None, path="input")
     """Continue from this state folder; `latest` finds the newest of output_name in output_dir."""
     resume_with_new_schedule: bool = False
     """When a resumed run has another length: follow the new learning-rate curve instead of the old one."""
@@ -60,11 +60,11 @@ class SavingConfig:
 class SamplingConfig:
     """Sample pictures during the run. A failure here never ends the run."""
 
-    sample_prompts: str | None = None
+    sample_prompts: str | None = option(None, path="input")
     """Prompt file: .txt with a prompt a line and flags such as `--n bad --w 512 --d 1`, or .toml, or .json."""
-    sample_every_n_steps: int | None = option(None, minimum=1)
+    sample_every_n_steps: int | None = option(None, minimum=1, zero_is_unset=True)
     """Sample every n steps."""
-    sample_every_n_epochs: int | None = option(None, minimum=1)
+    sample_every_n_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Sample every n epochs; overrides sample_every_n_steps."""
     sample_at_first: bool = False
     """Sample before the first step too."""
@@ -79,7 +79,7 @@ class SamplingConfig:
 class LoggingConfig:
     """TensorBoard and the progress bar."""
 
-    logging_dir: str | None = None
+    logging_dir: str | None = option(None, path="output")
     """Folder of the TensorBoard logs; unset: `logs` in output_dir."""
     log_prefix: str | None = None
     """Put before the time stamp in the log folder's name."""

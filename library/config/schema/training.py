@@ -14,7 +14,7 @@ class TrainingConfig:
 
     max_train_steps: int = option(1600, minimum=1)
     """Optimizer updates."""
-    max_train_epochs: int | None = option(None, minimum=1)
+    max_train_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Epochs; overrides max_train_steps."""
     gradient_accumulation_steps: int = option(1, minimum=1)
     """Batches summed into one optimizer update."""
@@ -26,7 +26,7 @@ class TrainingConfig:
     """Seed of everything random. Unset: drawn, and written into the log and the metadata."""
     max_grad_norm: float = option(1.0, minimum=0)
     """Largest norm of the gradient; it is scaled down to this. 0 leaves it alone."""
-    ema_decay: float | None = option(None, minimum=0, maximum=1)
+    ema_decay: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Keep a running average of the LoRA's weights with this decay (0.999), and save the average."""
 
 
@@ -42,7 +42,7 @@ class OptimizerConfig:
     """Learning rate where no other is given."""
     unet_lr: float | None = option(None, minimum=0)
     """Learning rate of the UNet's network; 0 leaves it out."""
-    text_encoder_lr: list[float] | None = option(None, parse=parse_numbers)
+    text_encoder_lr: list[float] | None = option(None, parse=parse_numbers, minimum=0)
     """Learning rate of the text encoders' network, one or one for each encoder; 0 leaves it out."""
 
 
@@ -64,7 +64,7 @@ class ScheduleConfig:
     """Power of polynomial."""
     lr_scheduler_min_lr_ratio: float = option(0.0, minimum=0, maximum=1)
     """Lowest learning rate as a share of the highest."""
-    lr_scheduler_timescale: int | None = option(None, minimum=1)
+    lr_scheduler_timescale: int | None = option(None, minimum=1, zero_is_unset=True)
     """Timescale of inverse_sqrt; unset: the warm-up steps."""
 
 
@@ -80,13 +80,13 @@ class LossConfig:
     """Width of the Huber loss."""
     huber_scale: float = option(1.0, minimum=0)
     """Factor of the width."""
-    min_snr_gamma: float | None = option(None, minimum=0)
+    min_snr_gamma: float | None = option(None, minimum=0, zero_is_unset=True)
     """Weigh timesteps by min(snr, gamma)/snr (Hang et al. 2023); 5 is usual."""
     debiased_estimation_loss: bool = False
     """Weigh timesteps by 1/sqrt(snr) (Yu et al. 2023)."""
     scale_v_pred_loss_like_noise_pred: bool = False
     """Weigh a v-prediction loss as if noise had been predicted."""
-    v_pred_like_loss: float | None = option(None, minimum=0)
+    v_pred_like_loss: float | None = option(None, minimum=0, zero_is_unset=True)
     """Add this much of a v-prediction-like weighting to a noise-prediction loss."""
     loss_weighting: str | None = None
     """Further weighting of timesteps: a registered name or a dotted path."""
@@ -105,17 +105,17 @@ class LossConfig:
 class NoiseConfig:
     """The noise that pictures are corrupted with, and the timesteps."""
 
-    noise_offset: float | None = option(None, minimum=0)
+    noise_offset: float | None = option(None, minimum=0, zero_is_unset=True)
     """Add noise that is constant over each channel: helps very dark and very bright pictures; 0.05 is usual."""
     noise_offset_random_strength: bool = False
     """Draw the strength of noise_offset between 0 and its value."""
-    adaptive_noise_scale: float | None = None
+    adaptive_noise_scale: float | None = option(None, zero_is_unset=True)
     """Add this times the mean of each latent channel to noise_offset."""
-    multires_noise_iterations: int | None = option(None, minimum=1)
+    multires_noise_iterations: int | None = option(None, minimum=1, zero_is_unset=True)
     """Add noise at this many coarser scales (Whitaker 2023); 6 to 10 is usual. Excludes noise_offset."""
     multires_noise_discount: float = option(0.3, minimum=0, maximum=1)
     """Strength of each coarser scale relative to the one before."""
-    ip_noise_gamma: float | None = option(None, minimum=0)
+    ip_noise_gamma: float | None = option(None, minimum=0, zero_is_unset=True)
     """Input perturbation (Ning et al. 2023): extra noise on the model's input only; 0.1 is usual."""
     ip_noise_gamma_random_strength: bool = False
     """Draw the strength of ip_noise_gamma between 0 and its value."""
@@ -129,11 +129,11 @@ class NoiseConfig:
 class ValidationConfig:
     """The loss on held-out pictures (see validation_split), with fixed noise and timesteps."""
 
-    validate_every_n_steps: int | None = option(None, minimum=1)
+    validate_every_n_steps: int | None = option(None, minimum=1, zero_is_unset=True)
     """Measure every n steps. With neither this nor validate_every_n_epochs: after each epoch."""
-    validate_every_n_epochs: int | None = option(None, minimum=1)
+    validate_every_n_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Measure every n epochs."""
-    validation_timesteps: list[int] = option(factory=lambda: [50, 250, 500, 750, 950])
+    validation_timesteps: list[int] = option(factory=lambda: [50, 250, 500, 750, 950], minimum=0, maximum=999)
     """Timesteps at which each held-out picture is measured."""
-    max_validation_steps: int | None = option(None, minimum=1)
+    max_validation_steps: int | None = option(None, minimum=1, zero_is_unset=True)
     """Measure at most this many batches."""
