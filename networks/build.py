@@ -18,6 +18,7 @@ from library.lora_files.keys import sites
 from library.lora_files.layouts import KEY_LAYOUTS
 from networks.algorithm import Algorithm, Size
 from networks.base import Network
+from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork, tensors_by_site
 from networks.options import parse_together
 from networks.rates import RateOptions, block_weights
@@ -41,7 +42,12 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
     if config.dim_from_weights and not config.network_weights:
         raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
     weights = read_lora(Path(config.network_weights))[0] if config.network_weights else None
-    network = adapter_network(plugin, config, family, seed, weights if config.dim_from_weights else None)
+    dims_from = weights if config.dim_from_weights else None
+    network: Network
+    if is_foreign(plugin):
+        network = ForeignNetwork(plugin, config, family, seed, described(config), dims_from)
+    else:
+        network = adapter_network(plugin, config, family, seed, dims_from)
     network.attach(trained_hosts(config, hosts))
     if weights is not None:
         network.load_saved(weights)
@@ -49,13 +55,13 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
 
 
 def find_plugin(name: str) -> Any:
-    """The class registered under the name, or in the module that the name is the dotted path of.
+    """The class registered under the name or in the module of that dotted path, or a module of sd-scripts' protocol.
 
     Raises:
         UserError: there is none.
     """
     plugin = NETWORKS.get(name)
-    if not isinstance(plugin, ModuleType):
+    if not isinstance(plugin, ModuleType) or is_foreign(plugin):
         return plugin
     classes = [value for value in vars(plugin).values() if isinstance(value, type) and _is_algorithm(value)]
     if len(classes) != 1:

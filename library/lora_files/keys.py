@@ -7,7 +7,7 @@ today's libraries nest their modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,41 +49,35 @@ def sites(hosts: Mapping[str, nn.Module], family: str, conv: bool) -> list[Site]
         conv: with resnets, downsamplers and upsamplers.
 
     Raises:
+        UserError: the family is unknown, or has no such host.
+    """
+    layout: KeyLayout = KEY_LAYOUTS.get(family)
+    unet_parents = TRANSFORMERS | CONVOLUTIONAL if conv else TRANSFORMERS
+    found = []
+    for host, root in hosts.items():
+        name_of = dotted_names(host, root, family)
+        for path, module in _adaptable(root, unet_parents if host == "unet" else ENCODER_PARTS):
+            name = name_of(path)
+            block = layout.block_of(name) if host == "unet" else None
+            found.append(Site(host, path, file_key(host, name, layout), kind_of(module), block, module))
+    return found
+
+
+def dotted_names(host: str, root: nn.Module, family: str) -> Callable[[str], str]:
+    """For a host, the function from a module's path to the name that its key is made of, still with dots.
+
+    Raises:
         UserError: the family has no such host.
     """
     layout: KeyLayout = KEY_LAYOUTS.get(family)
-    return [site for host, module in hosts.items() for site in _sites_of(host, module, layout, family, conv)]
-
-
-def _sites_of(host: str, module: nn.Module, layout: KeyLayout, family: str, conv: bool) -> Iterator[Site]:
     if host not in layout.prefixes:
         raise UserError(f"model family '{family}' has no '{host}': its parts are {', '.join(layout.prefixes)}.")
-    if host == "unet":
-        return _unet_sites(module, layout, TRANSFORMERS | CONVOLUTIONAL if conv else TRANSFORMERS)
-    return _encoder_sites(host, module, layout)
+    return layout.name_unet(root) if host == "unet" else _encoder_name
 
 
-def _unet_sites(unet: nn.Module, layout: KeyLayout, parents: frozenset[str]) -> Iterator[Site]:
-    name_of = layout.name_unet(unet)
-    for path, module in _adaptable(unet, parents):
-        name = name_of(path)
-        yield Site("unet", path, _key(layout.prefixes["unet"], name), kind_of(module), layout.block_of(name), module)
-
-
-def _encoder_sites(host: str, encoder: nn.Module, layout: KeyLayout) -> Iterator[Site]:
-    for path, module in _adaptable(encoder, ENCODER_PARTS):
-        # transformers 5 dropped this level from CLIPTextModel and kept it in CLIPTextModelWithProjection; keys have it.
-        name = path if path.startswith("text_model.") else f"text_model.{path}"
-        yield Site(host, path, _key(layout.prefixes[host], name), kind_of(module), None, module)
-
-
-def _adaptable(root: nn.Module, parents: frozenset[str]) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
-    """Linears and convolutions below modules whose class has one of these names."""
-    for parent_path, parent in root.named_modules():
-        if type(parent).__name__ in parents:
-            for path, module in parent.named_modules(prefix=parent_path):
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    yield path, module
+def file_key(host: str, name: str, layout: KeyLayout) -> str:
+    """The key of a dotted name: prefix and name with underscores."""
+    return f"{layout.prefixes[host]}.{name}".replace(".", "_")
 
 
 def kind_of(module: nn.Linear | nn.Conv2d) -> Kind:
@@ -93,5 +87,15 @@ def kind_of(module: nn.Linear | nn.Conv2d) -> Kind:
     return "conv1x1" if tuple(module.kernel_size) == (1, 1) else "conv3x3"
 
 
-def _key(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}".replace(".", "_")
+def _encoder_name(path: str) -> str:
+    # transformers 5 dropped this level from CLIPTextModel and kept it in CLIPTextModelWithProjection; keys have it.
+    return path if path.startswith(("text_model.", "text_projection")) else f"text_model.{path}"
+
+
+def _adaptable(root: nn.Module, parents: frozenset[str]) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Linears and convolutions below modules whose class has one of these names."""
+    for parent_path, parent in root.named_modules():
+        if type(parent).__name__ in parents:
+            for path, module in parent.named_modules(prefix=parent_path):
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    yield path, module
