@@ -1,0 +1,96 @@
+"""Sizes that pictures are brought to, so that those of similar shape share a batch. Sizes are (width, height) in pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from library.config.schema.data import BucketConfig
+
+Size = tuple[int, int]
+
+
+def bucket_sizes(config: BucketConfig) -> list[Size]:
+    """The sizes that a dataset's pictures can have, sorted.
+
+    One size without `enable_bucket`. With it, sizes of about the resolution's area whose sides are multiples of
+    `bucket_reso_steps` between `min_bucket_reso` and `max_bucket_reso`. Empty under `bucket_no_upscale`, where each
+    picture makes its own size (`own_size`).
+    """
+    width, height = config.resolution
+    if not config.enable_bucket:
+        return [(width, height)]
+    if config.bucket_no_upscale:
+        return []
+    return graded_sizes(width * height, config.min_bucket_reso, config.max_bucket_reso, config.bucket_reso_steps)
+
+
+def graded_sizes(area: int, shortest: int, longest: int, step: int) -> list[Size]:
+    """The square of that area, and for every width the largest height within the area, both ways round."""
+    square = floored(math.isqrt(area), step)
+    sizes = {(square, square)} if square else set()
+    for width in range(shortest, longest + 1, step):
+        height = min(longest, floored(area // width, step))
+        if height >= shortest:
+            sizes |= {(width, height), (height, width)}
+    return sorted(sizes)
+
+
+def nearest_size(picture: Size, sizes: Sequence[Size]) -> Size:
+    """The picture's own size where it is a bucket, else the bucket of the nearest aspect ratio, the first on a tie."""
+    if picture in sizes:
+        return picture
+    aspect = picture[0] / picture[1]
+    return min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))
+
+
+def own_size(picture: Size, area: int, step: int) -> Size:
+    """Size of a picture that is never enlarged: scaled down to the area if it is above it, each side floored to the step."""
+    width, height = picture
+    scale = min(1.0, math.sqrt(area / (width * height)))
+    return max(step, floored(width * scale, step)), max(step, floored(height * scale, step))
+
+
+def training_size(picture: Size, config: BucketConfig, sizes: Sequence[Size]) -> Size:
+    """Size at which a picture is trained; `sizes` is `bucket_sizes(config)`."""
+    if config.enable_bucket and config.bucket_no_upscale:
+        width, height = config.resolution
+        return own_size(picture, width * height, config.bucket_reso_steps)
+    return nearest_size(picture, sizes)
+
+
+def bucket_problems(config: BucketConfig, stride: int) -> list[str]:
+    """What is wrong with the sizes, for a model with `stride` pixels a latent; each names its key."""
+    width, height = config.resolution
+    shortest, longest, step = config.min_bucket_reso, config.max_bucket_reso, config.bucket_reso_steps
+    if not config.enable_bucket:
+        if width % stride or height % stride:
+            return [
+                f"resolution {width}x{height}: both sides must be multiples of {stride} for this model; "
+                f"nearest: {rounded(width, stride)}x{rounded(height, stride)}."
+            ]
+        return []
+    problems = []
+    if step % stride:
+        problems.append(f"bucket_reso_steps {step}: must be a multiple of {stride} for this model.")
+    if config.bucket_no_upscale:
+        return problems
+    if shortest % step or longest % step:
+        problems.append(
+            f"min_bucket_reso {shortest} and max_bucket_reso {longest}: must be multiples of bucket_reso_steps {step}."
+        )
+    if not shortest <= min(width, height):
+        problems.append(f"min_bucket_reso {shortest}: must not be above the resolution {width}x{height}; lower it.")
+    if not longest >= max(width, height):
+        problems.append(f"max_bucket_reso {longest}: must not be below the resolution {width}x{height}; raise it.")
+    return problems
+
+
+def floored(length: float, step: int) -> int:
+    """The largest multiple of the step within the length."""
+    return int(length) // step * step
+
+
+def rounded(length: int, step: int) -> int:
+    """The multiple of the step nearest to the length, at least one step."""
+    return max(step, (length + step // 2) // step * step)

@@ -1,0 +1,108 @@
+"""A store of encoded pictures and captions, keyed by everything that made them.
+
+Nothing stale can be found, because a changed picture, model or setting makes another key; nothing half-written can be
+read, because files are moved into place whole; and deleting the folder is always safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from library.core.errors import UserError
+from library.core.files import write_atomically
+from library.data.placement import Placement
+
+log = logging.getLogger("dojo")
+
+LAYOUT = 1
+"""Raised when the tensors of an entry change their meaning, so that older entries are no longer found."""
+
+Tensors = dict[str, Tensor]
+
+
+class TensorCache:
+    """Named groups of tensors by key, in a folder or, without one, in memory. May be sent to other processes.
+
+    Args:
+        folder: where files are kept (`folder/ab/abcd....safetensors`); None keeps them in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._entries: dict[str, bytes] = {}
+
+    def get(self, key: str) -> Tensors | None:
+        """The tensors, or None where there are none; a damaged file is removed and counts as none."""
+        if self.folder is None:
+            data = self._entries.get(key)
+            return None if data is None else load(data)
+        path = self._path(key)
+        try:
+            return load(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except SafetensorError as error:
+            log.warning("cache file %s is damaged (%s); it is made anew", path, error)
+            path.unlink(missing_ok=True)
+            return None
+
+    def put(self, key: str, tensors: Tensors) -> None:
+        """Keep tensors (CPU) under the key.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        if self.folder is None:
+            self._entries[key] = data
+            return
+        path = self._path(key)
+        try:
+            write_atomically(path, lambda temporary: temporary.write_bytes(data))
+        except OSError as error:
+            raise UserError(
+                f"cannot write the cache file {path}: {error.strerror or error}. Free some space, name another cache_dir, "
+                "or cache in memory (cache_latents instead of cache_latents_to_disk)."
+            ) from error
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def latent_key(
+    content: str, fingerprint: str, placement: Placement, background_color: str, interpolation: str, mask: str
+) -> str:
+    """Key of a picture's latents.
+
+    Args:
+        content: hash of the picture's bytes.
+        fingerprint: of the VAE.
+        placement: size, resizing, crop and flip.
+        background_color: colour behind transparent pictures.
+        interpolation: filter of the resizing.
+        mask: hash of the mask's bytes, "alpha", or "" without a mask.
+    """
+    return digest("latents", content, fingerprint, repr(placement), background_color, interpolation, mask)
+
+
+def text_key(caption: str, fingerprint: str, clip_skip: int | None = None, max_token_length: int | None = None) -> str:
+    """Key of an encoded caption; `fingerprint` is that of the text encoders."""
+    return digest("text", caption, fingerprint, str(clip_skip), str(max_token_length))
+
+
+def digest(kind: str, *parts: str) -> str:
+    """A hash in which no two different lists of parts meet: each part goes in with its length."""
+    words = "".join(f"{len(part.encode())}:{part}" for part in (kind, str(LAYOUT), *parts))
+    return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def content_hash(data: bytes) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.blake2b(data, digest_size=20).hexdigest()

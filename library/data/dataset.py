@@ -1,0 +1,271 @@
+"""The training data as the trainer reads them: any step's share of this process, and the held-out pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch.utils.data
+
+from library.config.dataset import Dataset
+from library.core.errors import UserError, raise_all
+from library.core.randomness import python_random
+from library.data.buckets import bucket_problems, bucket_sizes, training_size
+from library.data.cache import content_hash, digest
+from library.data.captions import Moment, plain_caption, process_caption, variants, without_trigger
+from library.data.examples import Encoded, Material, Role, drawn_placement, example
+from library.data.placement import centred
+from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share
+from library.data.sources import Picture, in_threads
+from library.data.split import balanced_repeats, hold_out
+from library.data.types import Example, MicroBatch
+
+StepKey = tuple[int, int]
+"""(optimizer update, which of its accumulated passes), both from 0."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How much is done to leave everything else as it was; fields as in the configuration's loss group."""
+
+    prior_loss_weight: float = 1.0
+    prior_prediction_rate: float = 0.0
+    prior_prediction_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class StepKeys:
+    """Sampler for a DataLoader: the keys of the updates from `first` up to, not including, `last`."""
+
+    first: int
+    last: int
+    accumulation: int
+
+    def __iter__(self) -> Iterator[StepKey]:
+        return ((step, micro) for step in range(self.first, self.last) for micro in range(self.accumulation))
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first) * self.accumulation
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """Held-out pictures, cut at the centre, with plain captions: always the same."""
+
+    material: Material
+
+    def __len__(self) -> int:
+        return len(self.material.pictures)
+
+    def batches(self, batch_size: int) -> Iterator[list[Example]]:
+        """Lists of examples of one size; an example's position is (0, its number among the held-out pictures)."""
+        order = sorted(range(len(self)), key=lambda index: (self.material.sizes[index], index))
+        batch: list[int] = []
+        for index in order:
+            if batch and (len(batch) == batch_size or self.material.sizes[batch[0]] != self.material.sizes[index]):
+                yield [self._example(member) for member in batch]
+                batch = []
+            batch.append(index)
+        if batch:
+            yield [self._example(member) for member in batch]
+
+    def _example(self, index: int) -> Example:
+        picture = self.material.pictures[index]
+        placement = centred(picture.size, self.material.sizes[index])
+        caption = plain_caption(picture.caption, self.material.subset(picture).captions)
+        return example(self.material, index, placement, caption, Role(position=(0, index)))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData(torch.utils.data.Dataset[MicroBatch]):
+    """Map-style dataset from (step, pass) to this process's micro-batch; safe to send to worker processes.
+
+        DataLoader(data, sampler=data.step_keys(first, last), batch_size=None, num_workers=n)
+
+    What a key gives depends on the key, the seed and the data alone: a resumed run starts at another `first`.
+    """
+
+    material: Material
+    repeats: Sequence[int]
+    """Times each picture is shown in an epoch; 0 for regularisation pictures left out."""
+    plan: Plan
+    seed: int
+    rank: int
+    processes: int
+    accumulation: int
+    prior: Prior
+    max_train_steps: int
+    """Length of the run, of which a warm-up of tags may be a share."""
+    validation: ValidationData | None
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimizer updates in one epoch."""
+        return self.plan.updates_per_epoch
+
+    def step_keys(self, first_step: int, last_step: int) -> StepKeys:
+        """The sampler for updates `first_step` up to, not including, `last_step`."""
+        return StepKeys(first_step, last_step, self.accumulation)
+
+    def for_run_of(self, max_train_steps: int) -> TrainingData:
+        """The same data for a run of that length."""
+        return replace(self, max_train_steps=max_train_steps)
+
+    def with_latents(self, encoded: Encoded) -> TrainingData:
+        """The same data, read from cached latents."""
+        return self._with(lambda material: replace(material, latents=encoded))
+
+    def with_texts(self, encoded: Encoded) -> TrainingData:
+        """The same data, with cached conditioning."""
+        return self._with(lambda material: replace(material, texts=encoded))
+
+    def _with(self, change: Callable[[Material], Material]) -> TrainingData:
+        held_out = None if self.validation is None else ValidationData(change(self.validation.material))
+        return replace(self, material=change(self.material), validation=held_out)
+
+    def __getitem__(self, key: StepKey) -> MicroBatch:
+        step, micro = key
+        batch = self.plan.batch(step)
+        mine = share(batch.entries, self.rank, self.processes, micro, self.accumulation)
+        return MicroBatch([self._example(entry, batch) for entry in mine], step, micro, batch.epoch, len(batch.entries))
+
+    def _example(self, entry: Entry, batch: GlobalBatch) -> Example:
+        picture = self.material.pictures[entry.picture]
+        subset = self.material.subset(picture)
+        showing = (batch.epoch, entry.picture, entry.repeat)
+        image_rng = python_random(self.seed, "picture", *showing)
+        placement = drawn_placement(picture, batch.size, subset.images, image_rng)
+        moment = Moment(batch.epoch, batch.step, self.max_train_steps)
+        caption = process_caption(
+            picture.caption, subset.captions, python_random(self.seed, "caption", *showing), moment
+        )
+        role = self._role(picture, (batch.step, entry.slot))
+        if role.keeps_prior:
+            caption = without_trigger(
+                caption, subset.trigger_word, subset.class_word, subset.captions.caption_separator
+            )
+        return example(self.material, entry.picture, placement, caption, role, image_rng)
+
+    def _role(self, picture: Picture, position: tuple[int, int]) -> Role:
+        if picture.is_reg:
+            return Role(position, self.prior.prior_loss_weight)
+        rate = self.prior.prior_prediction_rate
+        if rate > 0 and python_random(self.seed, "prior_prediction", *position).random() < rate:
+            return Role(position, self.prior.prior_prediction_weight, keeps_prior=True)
+        return Role(position)
+
+    def captions_in_use(self) -> list[str]:
+        """Every caption that the run can ask the text encoders for, sorted.
+
+        Raises:
+            UserError: they are too many to list; names the options that vary them.
+        """
+        found: set[str] = set()
+        for index, picture in enumerate(self.material.pictures):
+            if self.repeats[index]:
+                found |= self._captions_of(picture)
+        if self.validation is not None:
+            material = self.validation.material
+            found |= {plain_caption(p.caption, material.subset(p).captions) for p in material.pictures}
+        return sorted(found)
+
+    def _captions_of(self, picture: Picture) -> set[str]:
+        subset = self.material.subset(picture)
+        listed = variants(picture.caption, subset.captions)
+        if listed is None:
+            varying = ("shuffle_caption", "caption_tag_dropout_rate", "enable_wildcard", "token_warmup_step")
+            names = [name for name in varying if getattr(subset.captions, name)]
+            raise UserError(
+                f"cache_text_encoder_outputs: {', '.join(names)} of {subset.where} makes too many different captions of "
+                f"{picture.path} to encode them all. Turn one of them off."
+            )
+        if picture.is_reg or self.prior.prior_prediction_rate <= 0:
+            return set(listed)
+        separator = subset.captions.caption_separator
+        return {*listed, *(without_trigger(text, subset.trigger_word, subset.class_word, separator) for text in listed)}
+
+    def fingerprint(self) -> str:
+        """Hash of what decides which samples a step has: pictures, captions, repeats, sizes, seed and batches."""
+        facts = [
+            f"{p.content} {p.mask_content} {p.dataset} {p.subset} {p.is_reg} {size} {repeats} {p.caption}"
+            for p, size, repeats in zip(self.material.pictures, self.material.sizes, self.repeats)
+        ]
+        return digest("data", str(self.seed), *(str(bucket.batch_size) for bucket in self.plan.buckets), *facts)
+
+
+def build_training_data(
+    datasets: Sequence[Dataset],
+    pictures: Sequence[Picture],
+    *,
+    seed: int,
+    stride: int,
+    rank: int = 0,
+    processes: int = 1,
+    accumulation: int = 1,
+    prior: Prior | None = None,
+    max_train_steps: int = 1,
+) -> TrainingData:
+    """The training data of one process, without caches.
+
+    Args:
+        datasets: the resolved datasets.
+        pictures: what `preflight` found good.
+        seed: of the run.
+        stride: pixels per latent of the model.
+        rank, processes: this process and the number of all.
+        accumulation: gradient_accumulation_steps.
+        prior: prior preservation; None: sd-scripts' defaults, without prior prediction.
+        max_train_steps: length of the run, see `TrainingData.for_run_of`.
+
+    Raises:
+        UserError: sizes that the model cannot have, a validation split that cannot be made, nothing to train.
+    """
+    prior = prior or Prior()
+    raise_all([problem for dataset in datasets for problem in bucket_problems(dataset.buckets, stride)])
+    _require_triggers(datasets, prior)
+    pictures = in_threads(_identified, pictures)
+    training, held_out = hold_out(pictures, datasets, seed)
+    material = _material(datasets, training, stride)
+    repeats = balanced_repeats(training)
+    batch_sizes = [dataset.buckets.train_batch_size * processes * accumulation for dataset in datasets]
+    buckets = bucketed(material.sizes, [picture.dataset for picture in training], repeats, batch_sizes)
+    validation = ValidationData(_material(datasets, held_out, stride)) if held_out else None
+    return TrainingData(
+        material, repeats, Plan(buckets, seed), seed, rank, processes, accumulation, prior, max_train_steps, validation
+    )
+
+
+def _material(datasets: Sequence[Dataset], pictures: Sequence[Picture], stride: int) -> Material:
+    sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
+    return Material(
+        datasets,
+        pictures,
+        [training_size(p.size, datasets[p.dataset].buckets, sizes[p.dataset]) for p in pictures],
+        stride,
+    )
+
+
+def _identified(picture: Picture) -> Picture:
+    """The picture with the hashes of its files."""
+    try:
+        content = picture.content or content_hash(picture.path.read_bytes())
+        mask = picture.mask_content
+        if picture.mask_path is not None and not mask:
+            mask = content_hash(picture.mask_path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{picture.path}: cannot be read ({error.strerror or error}).") from error
+    return replace(picture, content=content, mask_content=mask)
+
+
+def _require_triggers(datasets: Sequence[Dataset], prior: Prior) -> None:
+    """Without a trigger to replace, prior prediction would teach every caption to change nothing."""
+    if prior.prior_prediction_rate <= 0:
+        return
+    raise_all(
+        [
+            f"prior_prediction_rate {prior.prior_prediction_rate}: needs trigger_word, which is not set for {subset.where}."
+            for dataset in datasets
+            for subset in dataset.subsets
+            if not subset.is_reg and not subset.trigger_word
+        ]
+    )

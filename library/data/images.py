@@ -1,0 +1,250 @@
+"""Opening pictures rightly: orientation, transparency, bit depth and colour space; then resize, crop and tensors."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import random
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageColor
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from library.data.buckets import Size
+from library.data.placement import Placement
+
+log = logging.getLogger("dojo")
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+"""Kinds of pictures that are read, whatever the file's ending; Pillow's rarer readers stay shut."""
+
+MOST_PIXELS = 150_000_000
+
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+    "box": Image.Resampling.BOX,
+}
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the stored pixels upright."""
+
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises on damaged files."""
+
+
+class PictureError(Exception):
+    """A file that cannot be used as a picture; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright picture in sRGB. What lies behind transparent pixels is still in `rgb`."""
+
+    rgb: Image.Image
+    alpha: Image.Image | None
+    """The opacity, one channel of 8 bits, where the picture has one."""
+    animated: bool
+
+
+def picture_size(path: Path) -> Size:
+    """Width and height of the upright picture, from the file's header.
+
+    Raises:
+        PictureError: not a picture, or one with too many pixels.
+    """
+    try:
+        with path.open("rb") as file:
+            return _upright_size(_opened(file, file.read(512)))
+    except UNREADABLE as error:
+        raise PictureError(f"cannot be read ({error}).") from error
+
+
+def decode(data: bytes) -> Decoded:
+    """The first frame of a picture file, decoded to its last byte.
+
+    Raises:
+        PictureError: damaged, truncated, of an unknown kind, or with too many pixels.
+    """
+    try:
+        image = _opened(io.BytesIO(data), data[:512])
+        animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        image.load()
+        turned = UPRIGHT.get(orientation(image))
+        rgb, alpha = _to_srgb(image)
+        if turned is not None:
+            rgb, alpha = rgb.transpose(turned), alpha.transpose(turned) if alpha is not None else None
+        return Decoded(rgb, alpha, animated)
+    except UNREADABLE as error:
+        raise PictureError(f"cannot be decoded ({error}).") from error
+
+
+def check_decodes(data: bytes) -> tuple[Size, bool]:
+    """Decode everything as cheaply as the format allows, and throw the pixels away.
+
+    Returns:
+        Size of the upright picture, and whether it is animated.
+
+    Raises:
+        PictureError: as `decode`.
+    """
+    try:
+        image = _opened(io.BytesIO(data), data[:512])
+        size = _upright_size(image)
+        animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        image.draft(None, (image.width // 8, image.height // 8))  # JPEG: all bytes are read, few pixels computed
+        image.load()
+        return size, animated
+    except UNREADABLE as error:
+        raise PictureError(f"cannot be decoded ({error}).") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except UNREADABLE:
+        return 1
+    return value if value in UPRIGHT else 1
+
+
+def over_background(decoded: Decoded, color: str) -> Image.Image:
+    """The picture with its transparent parts filled with a colour (a name or #rrggbb)."""
+    if decoded.alpha is None:
+        return decoded.rgb
+    background = Image.new("RGB", decoded.rgb.size, ImageColor.getrgb(color)[:3])
+    return Image.composite(decoded.rgb, background, decoded.alpha)
+
+
+def placed(image: Image.Image, placement: Placement, interpolation: str) -> Image.Image:
+    """Resized, cropped and mirrored as the placement says."""
+    if image.size != placement.resized:
+        image = image.resize(placement.resized, FILTERS[interpolation])
+    if image.size != placement.target:
+        image = image.crop(placement.box)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if placement.flip else image
+
+
+def jittered(image: Image.Image, rng: random.Random) -> Image.Image:
+    """One picture in three with its hue turned by up to 16 degrees or its gamma changed by up to 5% (`color_aug`)."""
+    if rng.random() >= 1 / 3:
+        return image
+    if rng.random() < 0.5:
+        hue, saturation, value = image.convert("HSV").split()
+        shift = round(rng.uniform(-16, 16) * 256 / 360)
+        turned = hue.point([(level + shift) % 256 for level in range(256)])
+        return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    gamma = rng.uniform(0.95, 1.05)
+    return image.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """RGB as (3, H, W) in [-1, 1]."""
+    pixels_HWC = torch.from_numpy(np.array(image, dtype=np.float32))
+    return pixels_HWC.permute(2, 0, 1).div(127.5).sub(1.0).contiguous()
+
+
+def to_mask(mask: Image.Image, placement: Placement, stride: int) -> Tensor:
+    """A mask (8 bits) brought along with its picture to the latents' size: (1, h, w) in [0, 1], each the mean of its pixels."""
+    pixels = torch.from_numpy(np.array(placed(mask, placement, "area"), dtype=np.float32)).div(255.0)
+    return avg_pool2d(pixels[None], stride)
+
+
+def decode_mask(data: bytes) -> Image.Image:
+    """A mask file's red channel (masks are grey as a rule; sd-scripts reads red). Raises PictureError as `decode`."""
+    return decode(data).rgb.getchannel("R")
+
+
+def _opened(file: IO[bytes], start: bytes) -> Image.Image:
+    if not start:
+        raise PictureError("is empty (0 bytes).")
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        raise PictureError("is a web page or drawing in text, not a picture.")
+    file.seek(0)
+    image = Image.open(file, formats=_formats())
+    if image.width * image.height > MOST_PIXELS:
+        raise PictureError(
+            f"has too many pixels ({image.width}x{image.height}); at most {MOST_PIXELS // 10**6} million."
+        )
+    return image
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _upright_size(image: Image.Image) -> Size:
+    return image.size[::-1] if orientation(image) >= 5 else image.size
+
+
+def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colours in sRGB, and the opacity."""
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(image).convert("RGB"), None
+    profile = image.info.get("icc_profile")
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    alpha = None
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+    if image.mode not in ("L", "LA", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    elif image.mode == "LA":
+        image = image.getchannel("L")
+    converted = _by_profile(image, profile) if profile else None
+    return converted or image.convert("RGB"), alpha
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; Pillow's own conversion clips everything above 255 to white."""
+    if image.mode == "F":
+        raise PictureError("has floating-point pixels; save it as an 8- or 16-bit picture.")
+    levels = np.asarray(image).astype(np.int64)
+    return Image.fromarray((levels.clip(0, 65535) * 255 + 32767) // 65535).convert("L")
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """Colours converted by the picture's own profile; None where it is sRGB, of another kind of colours, or broken."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        kinds = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+        if kinds.get(source.profile.xcolor_space.strip()) != image.mode:
+            return None
+        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        return ImageCms.profileToProfile(
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, *UNREADABLE) as error:
+        log.warning("a picture's colour profile cannot be used (%s); its colours are read as sRGB", error)
+        return None
