@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from library.core.errors import UserError
 from library.core.files import write_atomically
+from library.lora_files.hashes import with_hashes
+from library.lora_files.serialize import serialize
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -35,9 +36,11 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_lora(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None = None
 ) -> None:
-    """Write a LoRA file, whole or not at all, its weights as `dtype` (None: as they are)."""
-    stored = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in tensors.items()
-    }
-    write_atomically(path, lambda temporary: save_file(stored, temporary, dict(metadata)))
+    """Write a LoRA file with its hashes, whole or not at all, its weights as `dtype` (None: as they are)."""
+    stored = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
+    content = serialize(stored, with_hashes(stored, metadata))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()

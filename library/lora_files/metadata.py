@@ -1,0 +1,181 @@
+"""What a LoRA file says of itself: sd-scripts' `ss_*` entries and Stability's `modelspec.*` (version 1.0.1).
+
+Every value is a string, nested ones as JSON; what is unset reads "None", as sd-scripts writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from library.config.schema import Config
+
+NEEDED_TO_LOAD = (
+    "ss_v2",
+    "ss_base_model_version",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_network_args",
+    "modelspec.sai_model_spec",
+    "modelspec.architecture",
+    "modelspec.implementation",
+)
+"""What `no_metadata` leaves."""
+
+GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
+
+SETTINGS = {
+    "training": ("gradient_checkpointing", "gradient_accumulation_steps", "mixed_precision", "max_grad_norm"),
+    "optimizer": ("learning_rate", "unet_lr", "text_encoder_lr"),
+    "schedule": ("lr_warmup_steps", "lr_scheduler"),
+    "model": ("clip_skip", "max_token_length", "zero_terminal_snr"),
+    "network": ("scale_weight_norms",),
+    "noise": (
+        "noise_offset",
+        "noise_offset_random_strength",
+        "multires_noise_iterations",
+        "multires_noise_discount",
+        "adaptive_noise_scale",
+        "ip_noise_gamma",
+        "ip_noise_gamma_random_strength",
+    ),
+    "loss": ("loss_type", "huber_schedule", "huber_scale", "huber_c", "min_snr_gamma", "prior_loss_weight"),
+    "captions": (
+        "shuffle_caption",
+        "keep_tokens",
+        "caption_dropout_rate",
+        "caption_dropout_every_n_epochs",
+        "caption_tag_dropout_rate",
+    ),
+    "images": ("color_aug", "flip_aug", "random_crop", "face_crop_aug_range", "resize_interpolation"),
+    "buckets": (
+        "enable_bucket",
+        "bucket_no_upscale",
+        "min_bucket_reso",
+        "max_bucket_reso",
+        "validation_split",
+        "validation_seed",
+    ),
+    "data": ("cache_latents",),
+    "validation": ("max_validation_steps", "validate_every_n_epochs", "validate_every_n_steps"),
+    "saving": ("output_name", "training_comment"),
+}
+"""Options that stand in the metadata under `ss_` and their own name, by group of the configuration."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What neither the configuration nor the model, the data or the network knows of a run."""
+
+    family: str
+    """"sd1", "sd2" or "sdxl"."""
+    predicts_v: bool
+    seed: int
+    session_id: int
+    started_at: float
+    """Seconds since 1970."""
+    finished_at: float
+    """When this file was made, in seconds since 1970."""
+    steps: int
+    epoch: int
+    max_train_steps: int
+    num_epochs: int
+    num_batches_per_epoch: int
+    total_batch_size: int
+    """Samples in one optimizer update, over all processes and accumulation."""
+
+
+def lora_metadata(
+    config: Config, run: RunFacts, base: Mapping[str, str], network: Mapping[str, str], data: Mapping[str, Any]
+) -> dict[str, str]:
+    """The metadata of a LoRA file, all but the hashes that `with_hashes` adds.
+
+    Args:
+        base: `ss_*` entries of the base model.
+        network: `ss_*` entries of the network.
+        data: `ss_*` entries of the data, ready for JSON.
+    """
+    entries = {
+        **{key: as_text(value) for key, value in training_entries(config, run).items()},
+        **{key: as_text(value) for key, value in data.items() if value is not None},
+        **base,
+        **network,
+        **modelspec(config, run, trigger_words(config.data.trigger_word, data.get("ss_tag_frequency") or {})),
+    }
+    if config.saving.no_metadata:
+        return {key: entries[key] for key in NEEDED_TO_LOAD if key in entries}
+    return entries
+
+
+def training_entries(config: Config, run: RunFacts) -> dict[str, Any]:
+    """`ss_*` entries on how the run trained."""
+    settings = {
+        f"ss_{name}": getattr(getattr(config, group), name) for group, names in SETTINGS.items() for name in names
+    }
+    arguments = ",".join(f"{name}={value}" for name, value in config.optimizer.optimizer_args.items())
+    return {
+        **settings,
+        "ss_session_id": run.session_id,
+        "ss_training_started_at": run.started_at,
+        "ss_training_finished_at": run.finished_at,
+        "ss_seed": run.seed,
+        "ss_steps": run.steps,
+        "ss_epoch": run.epoch,
+        "ss_max_train_steps": run.max_train_steps,
+        "ss_num_epochs": run.num_epochs,
+        "ss_num_batches_per_epoch": run.num_batches_per_epoch,
+        "ss_batch_size_per_device": config.buckets.train_batch_size,
+        "ss_total_batch_size": run.total_batch_size,
+        "ss_resolution": f"({', '.join(map(str, config.buckets.resolution))})",
+        "ss_optimizer": config.optimizer.optimizer_type + (f"({arguments})" if arguments else ""),
+        "ss_debiased_estimation": config.loss.debiased_estimation_loss,
+    }
+
+
+def modelspec(config: Config, run: RunFacts, triggers: str) -> dict[str, str]:
+    """`modelspec.*` entries; those without a value are left out."""
+    saving = config.saving
+    entries = {
+        "sai_model_spec": "1.0.1",
+        "architecture": architecture(run.family, run.predicts_v),
+        "implementation": GENERATIVE_MODELS if run.family == "sdxl" else "diffusers",
+        "title": saving.metadata_title or saving.output_name,
+        "resolution": "x".join(map(str, config.buckets.resolution)),
+        "date": datetime.fromtimestamp(int(run.finished_at)).isoformat(),
+        "prediction_type": "v" if run.predicts_v else "epsilon",
+        "author": saving.metadata_author,
+        "description": saving.metadata_description,
+        "license": saving.metadata_license,
+        "tags": saving.metadata_tags,
+        "trigger_phrase": triggers,
+        "usage_hint": f"Write {triggers} in the prompt." if triggers else None,
+        "encoder_layer": None if config.model.clip_skip is None else str(config.model.clip_skip),
+    }
+    return {f"modelspec.{name}": value for name, value in entries.items() if value}
+
+
+def architecture(family: str, predicts_v: bool) -> str:
+    """`modelspec.architecture`, such as "stable-diffusion-v1/lora"."""
+    known = {
+        "sd1": "stable-diffusion-v1",
+        "sd2": "stable-diffusion-v2-768-v" if predicts_v else "stable-diffusion-v2-512",
+        "sdxl": "stable-diffusion-xl-v1-base",
+    }
+    return f"{known.get(family, family)}/lora"
+
+
+def trigger_words(trigger_word: str, tag_frequency: Mapping[str, Mapping[str, int]]) -> str:
+    """What calls the LoRA: the configured word, else the most frequent tag of the first folder, which readers take too."""
+    if trigger_word:
+        return trigger_word
+    tags = next(iter(tag_frequency.values()), {})
+    return max(tags, key=lambda tag: tags[tag], default="")
+
+
+def as_text(value: Any) -> str:
+    """Text as it is, tables and lists as JSON, anything else as Python writes it."""
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -1,0 +1,44 @@
+"""Files beside a LoRA that A1111, Forge, ComfyUI and LoRA managers show: its card and its preview picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SD_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+
+
+def card(
+    family: str, triggers: str, description: str = "", negative: str = "", notes: str = "", weight: float = 1.0
+) -> dict[str, str | float]:
+    """What A1111 keeps of a LoRA: `triggers` are added to the prompt when the user clicks on it, at strength `weight`."""
+    return {
+        "description": description,
+        "sd version": SD_VERSIONS.get(family, "Unknown"),
+        "activation text": triggers,
+        "preferred weight": weight,
+        "negative text": negative,
+        "notes": notes,
+    }
+
+
+def save_card(lora: Path, values: Mapping[str, str | float]) -> Path:
+    """Write `name.json` beside the LoRA `name.safetensors`."""
+    path = lora.with_name(f"{lora.stem}.json")
+    text = json.dumps(dict(values), indent=4, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def save_preview(lora: Path, picture: Image) -> Path:
+    """Write `name.preview.png` beside the LoRA `name.safetensors`."""
+    path = lora.with_name(f"{lora.stem}.preview.png")
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    return path
