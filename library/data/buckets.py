@@ -22,7 +22,13 @@ def bucket_sizes(config: BucketConfig) -> list[Size]:
         return [(width, height)]
     if config.bucket_no_upscale:
         return []
-    return graded_sizes(width * height, config.min_bucket_reso, config.max_bucket_reso, config.bucket_reso_steps)
+    return graded_sizes(width * height, *side_range(config), config.bucket_reso_steps)
+
+
+def side_range(config: BucketConfig) -> tuple[int, int]:
+    """Shortest and longest side, `min_bucket_reso` lowered and `max_bucket_reso` raised to multiples of the step."""
+    step = config.bucket_reso_steps
+    return max(step, floored(config.min_bucket_reso, step)), floored(config.max_bucket_reso + step - 1, step)
 
 
 def graded_sizes(area: int, shortest: int, longest: int, step: int) -> list[Size]:
@@ -75,13 +81,12 @@ def bucket_problems(config: BucketConfig, stride: int) -> list[str]:
         problems.append(f"bucket_reso_steps {step}: must be a multiple of {stride} for this model.")
     if config.bucket_no_upscale:
         return problems
-    if shortest % step or longest % step:
+    if min(width, height) < max(shortest, step):
         problems.append(
-            f"min_bucket_reso {shortest} and max_bucket_reso {longest}: must be multiples of bucket_reso_steps {step}."
+            f"resolution {width}x{height}: its sides must be at least min_bucket_reso {shortest} and bucket_reso_steps {step}; "
+            "lower those or raise the resolution."
         )
-    if not shortest <= min(width, height):
-        problems.append(f"min_bucket_reso {shortest}: must not be above the resolution {width}x{height}; lower it.")
-    if not longest >= max(width, height):
+    if longest < max(width, height):
         problems.append(f"max_bucket_reso {longest}: must not be below the resolution {width}x{height}; raise it.")
     return problems
 

@@ -7,7 +7,9 @@ read, because files are moved into place whole; and deleting the folder is alway
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from dataclasses import astuple
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -89,7 +91,8 @@ def latent_key(
         interpolation: filter of the resizing.
         mask: hash of the mask's bytes, "alpha", or "" without a mask.
     """
-    return digest("latents", content, fingerprint, repr(placement), background_color, interpolation, mask)
+    numbers = json.dumps(astuple(placement))
+    return digest("latents", content, fingerprint, numbers, background_color, interpolation, mask)
 
 
 def text_key(caption: str, fingerprint: str, clip_skip: int | None = None, max_token_length: int | None = None) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from library.config.dataset import Dataset
+from PIL import ImageColor
+
+from library.config.dataset import Dataset, Subset
 from library.core.runtime import available_cores
+from library.data.buckets import side_range
 from library.data.cache import content_hash
 from library.data.captions import mentions
 from library.data.findings import Finding, made_strict
-from library.data.images import PictureError, check_decodes, decode_mask
+from library.data.images import PictureError, inspect
 from library.data.sources import LEFT_OUT, Picture, Survey, in_threads, scan
 
 FEW_PICTURES = 10
@@ -21,6 +24,8 @@ SHORTEST_SIDE = 32
 WIDEST_ASPECT = 8.0
 
 MOST_ENLARGED = 2.0
+
+MASK_SHAPE_TOLERANCE = 0.02
 
 
 def preflight(datasets: Sequence[Dataset], *, strict: bool = False, max_token_length: int = 75) -> Survey:
@@ -39,117 +44,147 @@ def preflight(datasets: Sequence[Dataset], *, strict: bool = False, max_token_le
         UserError: a metadata file is not of the right form.
     """
     scanned = scan(datasets)
-    findings = list(scanned.findings)
-    pictures = []
-    for picture, remarks in in_threads(_read, scanned.pictures, threads=max(2, available_cores())):
-        findings += remarks
-        if picture is not None:
-            pictures.append(picture)
-    kept = [picture for picture in pictures if _unusable(picture) is None]
-    findings += [reason for picture in pictures if (reason := _unusable(picture)) is not None]
-    findings += _about_captions(kept, datasets, max_token_length)
-    findings += _about_sizes(kept, datasets)
-    findings += _about_copies(kept)
-    findings += _about_count(kept, datasets)
-    return Survey(kept, made_strict(findings) if strict else findings)
+    read = in_threads(_read, scanned.pictures, threads=max(2, available_cores()))
+    pictures = [picture for picture, _ in read if picture is not None]
+    findings = [
+        *_about_settings(datasets),
+        *scanned.findings,
+        *(finding for _, remarks in read for finding in remarks),
+        *_about_captions(pictures, datasets, max_token_length),
+        *_about_sizes(pictures, datasets),
+        *_about_copies(pictures),
+        *_about_count(pictures, datasets),
+    ]
+    return Survey(pictures, made_strict(findings) if strict else findings)
 
 
 def _read(picture: Picture) -> tuple[Picture | None, list[Finding]]:
-    """The picture with its hash, and None where it cannot be decoded."""
+    """The picture with its hash, None where it cannot be used, and what is to be said of it."""
+    path = str(picture.path)
     try:
         data = picture.path.read_bytes()
-        (width, height), animated = check_decodes(data)
-        mask = picture.mask_path.read_bytes() if picture.mask_path is not None else b""
-    except (PictureError, OSError) as error:
-        return None, [Finding("warning", str(picture.path), str(error), LEFT_OUT)]
+        seen = inspect(data)
+    except PictureError as error:
+        return None, [Finding("warning", path, str(error), LEFT_OUT)]
+    except OSError as error:
+        return None, [Finding("warning", path, f"cannot be read ({error.strerror or error}).", LEFT_OUT)]
+    picture = replace(picture, width=seen.size[0], height=seen.size[1], content=content_hash(data))
+    if reason := _unusable(picture):
+        return None, [Finding("warning", path, reason, LEFT_OUT)]
     findings = []
-    if animated:
-        findings.append(Finding("warning", str(picture.path), "is animated.", "Its first frame is used."))
-    if mask:
-        try:
-            decode_mask(mask)
-        except PictureError as error:
-            findings.append(Finding("error", str(picture.mask_path), f"the mask {error}"))
-    mask_content = content_hash(mask) if mask else ""
-    checked = replace(picture, width=width, height=height, content=content_hash(data), mask_content=mask_content)
-    return checked, findings
+    if seen.animated:
+        findings.append(Finding("warning", path, "is animated.", "Its first frame is used."))
+    if seen.profile_broken:
+        findings.append(Finding("notice", path, "has a broken colour profile.", "Its colours are read as sRGB."))
+    picture, about_mask = _with_mask(picture)
+    return picture, findings + about_mask
 
 
-def _unusable(picture: Picture) -> Finding | None:
+def _unusable(picture: Picture) -> str:
     short, long = sorted(picture.size)
     if short < SHORTEST_SIDE:
-        reason = f"is only {picture.width}x{picture.height} pixels; at least {SHORTEST_SIDE} a side are needed."
-    elif long / short > WIDEST_ASPECT:
-        reason = (
-            f"is {picture.width}x{picture.height}, longer than {WIDEST_ASPECT:g}:1; cropping would lose most of it."
-        )
-    else:
-        return None
-    return Finding("warning", str(picture.path), reason, LEFT_OUT)
+        return f"is only {picture.width}x{picture.height} pixels; at least {SHORTEST_SIDE} a side are needed."
+    if long / short > WIDEST_ASPECT:
+        return f"is {picture.width}x{picture.height}, longer than {WIDEST_ASPECT:g}:1; cropping would lose most of it."
+    return ""
 
 
-def _about_captions(pictures: Sequence[Picture], datasets: Sequence[Dataset], max_token_length: int) -> list[Finding]:
+def _with_mask(picture: Picture) -> tuple[Picture, list[Finding]]:
+    if picture.mask_path is None:
+        return picture, []
+    try:
+        data = picture.mask_path.read_bytes()
+        width, height = inspect(data).size
+    except PictureError as error:
+        return picture, [Finding("error", str(picture.mask_path), f"the mask {error}")]
+    except OSError as error:
+        return picture, [
+            Finding("error", str(picture.mask_path), f"the mask cannot be read ({error.strerror or error}).")
+        ]
     findings = []
+    if abs(width / height * picture.height / picture.width - 1) > MASK_SHAPE_TOLERANCE:
+        message = f"the mask is {width}x{height}, its picture {picture.width}x{picture.height}: not the same shape."
+        findings.append(Finding("warning", str(picture.mask_path), message, "It is stretched over the picture."))
+    return replace(picture, mask_content=content_hash(data)), findings
+
+
+def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    for dataset in datasets:
+        config = dataset.buckets
+        asked, used = (config.min_bucket_reso, config.max_bucket_reso), side_range(config)
+        if config.enable_bucket and not config.bucket_no_upscale and asked != used:
+            message = (
+                f"min_bucket_reso {asked[0]} and max_bucket_reso {asked[1]} are not multiples of bucket_reso_steps."
+            )
+            yield Finding("notice", "", message, f"{used[0]} and {used[1]} are used.")
+        for subset in dataset.subsets:
+            try:
+                ImageColor.getrgb(subset.images.background_color)
+            except ValueError:
+                found = f"background_color '{subset.images.background_color}' is not a colour."
+                yield Finding("error", subset.where, found, "Give a name such as white, or #rrggbb.")
+
+
+def _about_captions(
+    pictures: Sequence[Picture], datasets: Sequence[Dataset], max_token_length: int
+) -> Iterator[Finding]:
     for picture in pictures:
         subset = datasets[picture.dataset].subsets[picture.subset]
-        text = " ".join(filter(None, (subset.captions.caption_prefix, picture.caption, subset.captions.caption_suffix)))
         where = str(picture.caption_path or picture.path)
-        if subset.trigger_word and not picture.is_reg and picture.caption and not mentions(text, subset.trigger_word):
-            findings.append(
-                Finding(
-                    "warning",
-                    where,
-                    f"the caption does not contain the trigger word '{subset.trigger_word}'.",
-                    "Add it, or set caption_prefix.",
-                )
-            )
-        longest = max(fewest_tokens(line) for line in text.split("\n"))
-        if longest > max_token_length:
-            findings.append(
-                Finding(
-                    "warning",
-                    where,
-                    f"the caption has more than {max_token_length} tokens; the rest is cut off.",
-                    "Shorten it, or raise max_token_length (75, 150 or 225).",
-                )
-            )
-    return findings
+        lines = picture.caption.split("\n")
+        if len(lines) > 1 and not subset.captions.enable_wildcard:
+            found = f"the caption has {len(lines)} lines; the first is used."
+            yield Finding("notice", where, found, "With enable_wildcard each is used in turn.")
+            lines = lines[:1]
+        yield from _about_text([_surrounded(line, subset) for line in lines], where, picture, subset, max_token_length)
 
 
-def _about_sizes(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> list[Finding]:
-    findings = []
+def _about_text(
+    lines: Sequence[str], where: str, picture: Picture, subset: Subset, max_token_length: int
+) -> Iterator[Finding]:
+    trigger = subset.trigger_word
+    if trigger and not picture.is_reg and picture.caption and not all(mentions(line, trigger) for line in lines):
+        found = f"the caption does not contain the trigger word '{trigger}'."
+        yield Finding("warning", where, found, "Add it, or set caption_prefix.")
+    if max(map(fewest_tokens, lines)) > max_token_length:
+        found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
+        yield Finding("warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225).")
+
+
+def _surrounded(line: str, subset: Subset) -> str:
+    return " ".join(filter(None, (subset.captions.caption_prefix, line, subset.captions.caption_suffix)))
+
+
+def _about_sizes(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
     for picture in pictures:
-        width, height = datasets[picture.dataset].buckets.resolution
+        config = datasets[picture.dataset].buckets
+        width, height = config.resolution
         enlarged = (width * height / (picture.width * picture.height)) ** 0.5
-        if enlarged > MOST_ENLARGED and not datasets[picture.dataset].buckets.bucket_no_upscale:
-            message = f"is small ({picture.width}x{picture.height}) for the resolution {width}x{height}."
-            findings.append(Finding("notice", str(picture.path), message, "It is enlarged and will look soft."))
-    return findings
+        if enlarged > MOST_ENLARGED and not config.bucket_no_upscale:
+            found = f"is small ({picture.width}x{picture.height}) for the resolution {width}x{height}."
+            yield Finding("notice", str(picture.path), found, "It is enlarged and will look soft.")
 
 
-def _about_copies(pictures: Sequence[Picture]) -> list[Finding]:
+def _about_copies(pictures: Sequence[Picture]) -> Iterator[Finding]:
     """Copies of one picture within one dataset; several datasets may well train the same folder at other sizes."""
     first: dict[tuple[int, str], Picture] = {}
-    findings = []
     for picture in pictures:
         original = first.setdefault((picture.dataset, picture.content), picture)
         if original.path != picture.path:
-            findings.append(Finding("notice", str(picture.path), f"is a copy of {original.path}.", "Both train."))
-    return findings
+            yield Finding("notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
 
 
-def _about_count(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> list[Finding]:
-    if not any(not subset.is_reg for dataset in datasets for subset in dataset.subsets):
-        return [Finding("error", "", "No training data are given.", "Set train_data_dir or dataset_config.")]
+def _about_count(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
     count = len({picture.content for picture in pictures if not picture.is_reg})
-    if count == 0:
-        return [Finding("error", "", "There is not one picture to train on.")]
-    if count < FEW_PICTURES:
+    if not any(not subset.is_reg for dataset in datasets for subset in dataset.subsets):
+        yield Finding("error", "", "No training data are given.", "Set train_data_dir or dataset_config.")
+    elif count == 0:
+        yield Finding("error", "", "There is not one picture to train on.")
+    elif count < FEW_PICTURES:
         number = "There is one picture" if count == 1 else f"There are {count} different pictures"
-        return [Finding("warning", "", f"{number} to train on.", "Advised: 15 for a character, 20 for a style.")]
-    return []
+        yield Finding("warning", "", f"{number} to train on.", "Advised: 15 for a character, 20 for a style.")
 
 
 def fewest_tokens(caption: str) -> int:
-    """CLIP tokens that the caption has at least: its tokenizer never joins words, digits or runs of punctuation."""
-    return len(re.findall(r"[^\W\d_]+|\d|(?:[^\w\s]|_)+", caption))
+    """CLIP tokens that the caption has at least: its tokenizer never joins words, digits or runs of other signs."""
+    return len(re.findall(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", caption, re.IGNORECASE))

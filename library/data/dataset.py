@@ -12,7 +12,7 @@ from library.core.errors import UserError, raise_all
 from library.core.randomness import python_random
 from library.data.buckets import bucket_problems, bucket_sizes, training_size
 from library.data.cache import content_hash, digest
-from library.data.captions import Moment, plain_caption, process_caption, variants, without_trigger
+from library.data.captions import Moment, mentions, plain_caption, process_caption, variants, without_trigger
 from library.data.examples import Encoded, Material, Role, drawn_placement, example
 from library.data.placement import centred
 from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share
@@ -139,18 +139,20 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         caption = process_caption(
             picture.caption, subset.captions, python_random(self.seed, "caption", *showing), moment
         )
-        role = self._role(picture, (batch.step, entry.slot))
+        role = self._role(picture, caption, (batch.step, entry.slot))
         if role.keeps_prior:
             caption = without_trigger(
                 caption, subset.trigger_word, subset.class_word, subset.captions.caption_separator
             )
         return example(self.material, entry.picture, placement, caption, role, image_rng)
 
-    def _role(self, picture: Picture, position: tuple[int, int]) -> Role:
+    def _role(self, picture: Picture, caption: str, position: tuple[int, int]) -> Role:
         if picture.is_reg:
             return Role(position, self.prior.prior_loss_weight)
         rate = self.prior.prior_prediction_rate
-        if rate > 0 and python_random(self.seed, "prior_prediction", *position).random() < rate:
+        drawn = rate > 0 and python_random(self.seed, "prior_prediction", *position).random() < rate
+        # A caption that never had the trigger stands for the picture itself: to keep it as it was would unteach it.
+        if drawn and (not caption or mentions(caption, self.material.subset(picture).trigger_word)):
             return Role(position, self.prior.prior_prediction_weight, keeps_prior=True)
         return Role(position)
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageColor
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -55,6 +55,9 @@ UNREADABLE = (
 """What Pillow raises on damaged files."""
 
 
+NOT_FLOAT = "has floating-point pixels; save it as an 8- or 16-bit picture."
+
+
 class PictureError(Exception):
     """A file that cannot be used as a picture; the message is the reason."""
 
@@ -65,8 +68,18 @@ class Decoded:
 
     rgb: Image.Image
     alpha: Image.Image | None
-    """The opacity, one channel of 8 bits, where the picture has one."""
+    """The opacity, one channel of 8 bits, where any of it is transparent."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What is known of a picture that decodes."""
+
+    size: Size
+    """Of the upright picture."""
     animated: bool
+    profile_broken: bool
+    """It has a colour profile that cannot be used."""
 
 
 def picture_size(path: Path) -> Size:
@@ -77,9 +90,10 @@ def picture_size(path: Path) -> Size:
     """
     try:
         with path.open("rb") as file:
-            return _upright_size(_opened(file, file.read(512)))
+            image = _opened(file, file.read(512))
+            return _turned(image.size, image)
     except UNREADABLE as error:
-        raise PictureError(f"cannot be read ({error}).") from error
+        raise _unreadable(error) from error
 
 
 def decode(data: bytes) -> Decoded:
@@ -90,35 +104,35 @@ def decode(data: bytes) -> Decoded:
     """
     try:
         image = _opened(io.BytesIO(data), data[:512])
-        animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
         image.load()
-        turned = UPRIGHT.get(orientation(image))
+        turn = UPRIGHT.get(orientation(image))
         rgb, alpha = _to_srgb(image)
-        if turned is not None:
-            rgb, alpha = rgb.transpose(turned), alpha.transpose(turned) if alpha is not None else None
-        return Decoded(rgb, alpha, animated)
     except UNREADABLE as error:
-        raise PictureError(f"cannot be decoded ({error}).") from error
+        raise _unreadable(error) from error
+    if turn is not None:
+        rgb, alpha = rgb.transpose(turn), alpha.transpose(turn) if alpha is not None else None
+    return Decoded(rgb, alpha)
 
 
-def check_decodes(data: bytes) -> tuple[Size, bool]:
-    """Decode everything as cheaply as the format allows, and throw the pixels away.
-
-    Returns:
-        Size of the upright picture, and whether it is animated.
+def inspect(data: bytes) -> Inspected:
+    """Decode every byte as cheaply as the format allows, and throw the pixels away.
 
     Raises:
         PictureError: as `decode`.
     """
     try:
         image = _opened(io.BytesIO(data), data[:512])
-        size = _upright_size(image)
+        size = image.size
         animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        image.draft(None, (image.width // 8, image.height // 8))  # JPEG: all bytes are read, few pixels computed
+        # A JPEG's bytes are all read, but few pixels computed.
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-        return size, animated
+        if image.mode == "F":
+            raise PictureError(NOT_FLOAT)
+        profile = image.info.get("icc_profile")
+        return Inspected(_turned(size, image), animated, profile is not None and _profile(profile) is None)
     except UNREADABLE as error:
-        raise PictureError(f"cannot be decoded ({error}).") from error
+        raise _unreadable(error) from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -183,7 +197,10 @@ def _opened(file: IO[bytes], start: bytes) -> Image.Image:
     if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
         raise PictureError("is a web page or drawing in text, not a picture.")
     file.seek(0)
-    image = Image.open(file, formats=_formats())
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError as error:
+        raise PictureError(f"is not a picture of a kind that is read ({', '.join(_formats())}).") from error
     if image.width * image.height > MOST_PIXELS:
         raise PictureError(
             f"has too many pixels ({image.width}x{image.height}); at most {MOST_PIXELS // 10**6} million."
@@ -198,8 +215,13 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _upright_size(image: Image.Image) -> Size:
-    return image.size[::-1] if orientation(image) >= 5 else image.size
+def _turned(size: Size, image: Image.Image) -> Size:
+    """Size once the picture is upright."""
+    return size[::-1] if orientation(image) >= 5 else size
+
+
+def _unreadable(error: Exception) -> PictureError:
+    return PictureError(f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__}).")
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -207,15 +229,16 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image).convert("RGB"), None
     profile = image.info.get("icc_profile")
-    if image.mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     alpha = None
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        alpha = image.convert("RGBA").getchannel("A")
-    if image.mode not in ("L", "LA", "RGB", "CMYK"):
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        is_grey = image.mode in ("L", "LA", "La")
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        # The colours as stored, those behind transparent pixels included; converting to RGB drops the opacity only.
+        image = image.getchannel("R") if is_grey else image.convert("RGB")
+        alpha = None if alpha.getextrema()[0] == 255 else alpha
+    if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    elif image.mode == "LA":
-        image = image.getchannel("L")
     converted = _by_profile(image, profile) if profile else None
     return converted or image.convert("RGB"), alpha
 
@@ -223,20 +246,20 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bits; Pillow's own conversion clips everything above 255 to white."""
     if image.mode == "F":
-        raise PictureError("has floating-point pixels; save it as an 8- or 16-bit picture.")
+        raise PictureError(NOT_FLOAT)
     levels = np.asarray(image).astype(np.int64)
     return Image.fromarray((levels.clip(0, 65535) * 255 + 32767) // 65535).convert("L")
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Colours converted by the picture's own profile; None where it is sRGB, of another kind of colours, or broken."""
+    source = _profile(profile)
+    kinds = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+    if source is None or kinds.get(source.profile.xcolor_space.strip()) != image.mode:
+        return None
+    if image.mode == "RGB" and "srgb" in (source.profile.profile_description or "").lower():
+        return None
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        kinds = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-        if kinds.get(source.profile.xcolor_space.strip()) != image.mode:
-            return None
-        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
-            return None
         return ImageCms.profileToProfile(
             image,
             source,
@@ -245,6 +268,14 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, *UNREADABLE) as error:
-        log.warning("a picture's colour profile cannot be used (%s); its colours are read as sRGB", error)
+    except ImageCms.PyCMSError as error:
+        log.warning("a picture's colour profile cannot be applied (%s); its colours are read as sRGB", error)
+        return None
+
+
+def _profile(data: bytes) -> ImageCms.ImageCmsProfile | None:
+    """The colour profile, None where it is broken; the preflight tells which pictures have broken ones."""
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(data))
+    except (ImageCms.PyCMSError, *UNREADABLE):
         return None

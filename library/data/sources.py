@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.buckets import Size
 from library.data.caption_files import metadata_caption, read_caption, read_metadata
 from library.data.findings import Finding
 from library.data.images import PictureError, picture_size
+from library.data.siblings import Siblings, subfolders, suggestion, visible_files
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 UNREAD_EXTENSIONS = frozenset(
     {".heic", ".heif", ".jxl", ".psd", ".svg", ".cr2", ".nef", ".dng", ".exr", ".jp2", ".jfif"}
@@ -24,6 +26,8 @@ UNREAD_EXTENSIONS = frozenset(
 CAPTION_EXTENSIONS = (".caption", ".txt")
 
 LEFT_OUT = "It is left out."
+
+EMPTY_CAPTION = "It trains with an empty caption."
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,20 @@ class Survey:
     findings: list[Finding]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A subset and where it stands."""
+
+    subset: Subset
+    dataset: int
+    index: int
+
+    def picture(self, path: Path, caption: str, caption_path: Path | None = None) -> Picture:
+        """A picture of the subset whose size is not known yet."""
+        subset = self.subset
+        return Picture(path, 0, 0, caption, self.dataset, self.index, subset.is_reg, subset.num_repeats, caption_path)
+
+
 def scan(datasets: Sequence[Dataset]) -> Survey:
     """Every picture of the datasets in a fixed order, with what was noticed on the way.
 
@@ -70,8 +88,9 @@ def scan(datasets: Sequence[Dataset]) -> Survey:
     Raises:
         UserError: a metadata file is not of the right form.
     """
+    folders = {subset.image_dir for dataset in datasets for subset in dataset.subsets if subset.image_dir is not None}
     return merged(
-        _scan_subset(subset, (number, index), earlier=dataset.subsets[:index])
+        _scan(_Source(subset, number, index), dataset.subsets[:index], folders)
         for number, dataset in enumerate(datasets)
         for index, subset in enumerate(dataset.subsets)
     )
@@ -85,98 +104,90 @@ def merged(surveys: Iterable[Survey]) -> Survey:
     )
 
 
-def in_threads(task: Callable[[Any], Any], items: Sequence[Any], threads: int = 8) -> list[Any]:
-    """The task done on every item, in order; decoding, hashing and reading files leave Python's lock."""
+def in_threads(task: Callable[[T], R], items: Sequence[T], threads: int = 8) -> list[R]:
+    """The task done on every item, in order; reading, hashing and decoding files run beside one another."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(task, items))
 
 
-def _scan_subset(subset: Subset, place: tuple[int, int], earlier: Sequence[Subset]) -> Survey:
+def _scan(source: _Source, earlier: Sequence[Subset], folders: set[Path]) -> Survey:
+    subset = source.subset
     where = str(subset.metadata_file or subset.image_dir)
     if subset.num_repeats < 1:
-        return _nothing("warning", where, f"num_repeats is {subset.num_repeats}.", "The subset is left out.")
+        return _nothing(Finding("warning", where, f"num_repeats is {subset.num_repeats}.", "The subset is left out."))
     if any((other.image_dir, other.metadata_file) == (subset.image_dir, subset.metadata_file) for other in earlier):
-        return _nothing("warning", where, "is given twice in one dataset.", "The first is used; set its num_repeats.")
-    found = _from_metadata(subset, place) if subset.metadata_file is not None else _from_folder(subset, place)
-    masked = _with_masks(found.pictures, subset)
+        return _nothing(
+            Finding("warning", where, "is given twice in one dataset.", "The first is used; raise its num_repeats.")
+        )
+    try:
+        found = _from_metadata(source) if subset.metadata_file is not None else _from_folder(source, folders)
+        masked = _with_masks(found.pictures, subset)
+    except OSError as error:
+        return _nothing(Finding("error", str(error.filename or where), f"cannot be read ({error.strerror or error})."))
     sized = _with_sizes(masked.pictures)
     return Survey(sized.pictures, [*found.findings, *masked.findings, *sized.findings])
 
 
-def _from_folder(subset: Subset, place: tuple[int, int]) -> Survey:
-    folder = subset.image_dir
-    if folder is None or not folder.is_dir():
-        return _nothing("error", str(folder), "there is no such folder.", _nearby(folder))
-    files = _files(folder)
+def _from_folder(source: _Source, folders: set[Path]) -> Survey:
+    folder = source.subset.image_dir
+    assert folder is not None
+    if not folder.is_dir():
+        return _nothing(Finding("error", str(folder), "there is no such folder.", suggestion(folder)))
+    files = visible_files(folder)
     paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
-    findings = _about_folder(folder, files, paths)
-    captions = _by_stem(files, _caption_extensions(subset))
-    pictures = []
-    for path in paths:
-        picture, remarks = _captioned(path, captions, subset, place)
-        pictures.append(picture)
-        findings += remarks
-    return Survey(pictures, findings)
+    captions = Siblings(files, _caption_extensions(source.subset))
+    surveys = [_captioned(path, captions.caption_of(path), source) for path in paths]
+    about = [*_about_files(files, paths), *_about_subfolders(folder, bool(paths), folders)]
+    if paths:
+        about += _about_captions(source.subset, files, captions)
+    return merged([Survey([], about), *surveys])
 
 
-def _captioned(
-    path: Path, captions: dict[str, Path], subset: Subset, place: tuple[int, int]
-) -> tuple[Picture, list[Finding]]:
-    blank = _picture(path, subset.class_tokens or "", subset, place)
-    caption_path = captions.get(_stem(path)) or captions.get(_without_face(_stem(path)))
+def _captioned(path: Path, caption_path: Path | None, source: _Source) -> Survey:
+    tokens = source.subset.class_tokens or ""
     if caption_path is None:
-        return blank, [] if blank.caption else [
-            Finding("warning", str(path), "has no caption.", "It trains with an empty one.")
-        ]
+        found = Finding("notice", str(path), "has no caption file.", f"'{tokens}' is its caption.")
+        missing = Finding("warning", str(path), "has no caption.", EMPTY_CAPTION)
+        return Survey([source.picture(path, tokens)], [found if tokens else missing])
     caption, encoding = read_caption(caption_path)
     findings = []
     if encoding:
-        findings.append(
-            Finding("notice", str(caption_path), f"is not UTF-8; read as {encoding}.", "Save it as UTF-8 to be sure.")
-        )
+        message, advice = f"is not UTF-8; it is read as {encoding}.", "Save it as UTF-8 to be sure."
+        findings.append(Finding("notice", str(caption_path), message, advice))
     if not caption:
-        advice = "class_tokens stand in." if blank.caption else "Its picture trains with an empty caption."
-        findings.append(Finding("warning", str(caption_path), "is an empty caption file.", advice))
-    return replace(blank, caption=caption or blank.caption, caption_path=caption_path), findings
+        advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
+        findings.append(Finding("warning", str(caption_path), "is empty.", advice))
+    return Survey([source.picture(path, caption or tokens, caption_path)], findings)
 
 
-def _from_metadata(subset: Subset, place: tuple[int, int]) -> Survey:
+def _from_metadata(source: _Source) -> Survey:
+    subset = source.subset
     assert subset.metadata_file is not None
-    pictures, findings = [], []
     root = subset.image_dir or subset.metadata_file.parent
-    listed = _by_stem(_files(root), tuple(IMAGE_EXTENSIONS)) if root.is_dir() else {}
+    listed = Siblings(visible_files(root) if root.is_dir() else [], sorted(IMAGE_EXTENSIONS))
+    pictures, findings = [], []
     for name, entry in read_metadata(subset.metadata_file).items():
         path = _named_picture(name, root, listed)
         if path is None:
-            findings.append(
-                Finding("warning", name, f"is named in {subset.metadata_file} but not found under {root}.", LEFT_OUT)
-            )
+            message = f"is named in {subset.metadata_file} but not found in {root}."
+            findings.append(Finding("warning", name, message, LEFT_OUT))
             continue
-        picture = _picture(path, metadata_caption(entry, subset.captions.caption_separator), subset, place)
-        if not picture.caption:
-            findings.append(Finding("warning", str(path), "has no caption.", "It trains with an empty one."))
-        pictures.append(picture)
+        pictures.append(source.picture(path, metadata_caption(entry, subset.captions.caption_separator)))
+        if not pictures[-1].caption:
+            findings.append(Finding("warning", str(path), "has no caption.", EMPTY_CAPTION))
     if not pictures:
         findings.append(Finding("error", str(subset.metadata_file), "names no picture that can be found."))
     return Survey(sorted(pictures, key=lambda picture: str(picture.path)), findings)
 
 
-def _named_picture(name: str, root: Path, listed: dict[str, Path]) -> Path | None:
+def _named_picture(name: str, root: Path, listed: Siblings) -> Path | None:
     """A metadata key is a path, a path below image_dir, or either without its extension."""
-    for path in (Path(name), root / name):
+    candidates = [Path(name), root / name]
+    for path in candidates:
         if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
             return path
-    if (in_folder := listed.get(unicodedata.normalize("NFC", name).lower())) is not None:
-        return in_folder
-    for path in (Path(name), root / name):
-        for extension in sorted(IMAGE_EXTENSIONS):
-            if (candidate := path.with_name(path.name + extension)).is_file():
-                return candidate
-    return None
-
-
-def _picture(path: Path, caption: str, subset: Subset, place: tuple[int, int]) -> Picture:
-    return Picture(path, 0, 0, caption, *place, subset.is_reg, subset.num_repeats)
+    endings = [path.with_name(path.name + extension) for path in candidates for extension in sorted(IMAGE_EXTENSIONS)]
+    return listed.find(name) or next((path for path in endings if path.is_file()), None)
 
 
 def _with_masks(pictures: Sequence[Picture], subset: Subset) -> Survey:
@@ -184,19 +195,16 @@ def _with_masks(pictures: Sequence[Picture], subset: Subset) -> Survey:
         return Survey(list(pictures), [])
     folder = Path(subset.images.conditioning_data_dir)
     if not folder.is_dir():
-        return _nothing("error", str(folder), "conditioning_data_dir: there is no such folder.", _nearby(folder))
-    masks = _by_stem(_files(folder), tuple(IMAGE_EXTENSIONS))
-    masked = [replace(picture, mask_path=masks.get(_stem(picture.path))) for picture in pictures]
-    return Survey(
-        masked,
-        [
-            Finding(
-                "error", str(picture.path), f"has no mask in {folder}.", "Give it a picture of the same name there."
-            )
-            for picture in masked
-            if picture.mask_path is None
-        ],
-    )
+        message = "conditioning_data_dir: there is no such folder."
+        return Survey(list(pictures), [Finding("error", str(folder), message, suggestion(folder))])
+    masks = Siblings(visible_files(folder), sorted(IMAGE_EXTENSIONS))
+    masked = [replace(picture, mask_path=masks.find(picture.path.stem)) for picture in pictures]
+    missing = [
+        Finding("error", str(picture.path), f"has no mask in {folder}.", "Put a picture of the same name there.")
+        for picture in masked
+        if picture.mask_path is None
+    ]
+    return Survey(masked, missing)
 
 
 def _with_sizes(pictures: Sequence[Picture]) -> Survey:
@@ -216,35 +224,44 @@ def _size_or_reason(path: Path) -> Size | str:
         return str(error)
 
 
-def _about_folder(folder: Path, files: Sequence[Path], paths: Sequence[Path]) -> list[Finding]:
-    unread = [path for path in files if path.suffix.lower() in UNREAD_EXTENSIONS]
+def _about_files(files: Sequence[Path], paths: Sequence[Path]) -> list[Finding]:
     findings = [
-        Finding("warning", str(path), f"is a {path.suffix} picture, which is not read.", "Convert it to PNG or JPEG.")
-        for path in unread
+        Finding("warning", str(path), f"is a {path.suffix} file, which is not read.", "Convert it to PNG or JPEG.")
+        for path in files
+        if path.suffix.lower() in UNREAD_EXTENSIONS
     ]
-    stems: dict[str, Path] = {}
+    first: dict[str, Path] = {}
     for path in paths:
-        first = stems.setdefault(_stem(path), path)
-        if first is not path:
-            findings.append(Finding("notice", str(path), f"has the same name as {first.name}.", "Both train."))
-    below = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and _holds_pictures(path)]
-    if not paths:
-        advice = f"Pictures are in {', '.join(below[:3])}: name that folder." if below else "Is it the right folder?"
-        findings.append(Finding("error", str(folder), "holds no pictures.", advice))
-    elif below:
-        findings.append(
-            Finding("notice", str(folder), f"pictures of its subfolders ({', '.join(below[:3])}) are not used.")
-        )
+        other = first.setdefault(path.stem, path)
+        if other is not path:
+            findings.append(Finding("notice", str(path), f"has the same name as {other.name}.", "Both train."))
     return findings
 
 
-def _files(folder: Path) -> list[Path]:
-    """The folder's own files by name; hidden ones (such as macOS's `._photo.jpg`) are none of ours."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+def _about_subfolders(folder: Path, has_pictures: bool, used: set[Path]) -> list[Finding]:
+    """Pictures are looked for in the folder itself; where there are some below, that is worth saying."""
+    below = [path.name for path in subfolders(folder) if path not in used and _holds_pictures(path)]
+    named = ", ".join(below[:3])
+    if not has_pictures:
+        advice = f"There are pictures in its subfolders ({named}): name one of those." if below else "Check the path."
+        return [Finding("error", str(folder), "holds no pictures.", advice)]
+    return [Finding("notice", str(folder), f"pictures in its subfolders ({named}) are not used.")] if below else []
 
 
 def _holds_pictures(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_EXTENSIONS for path in folder.iterdir())
+
+
+def _about_captions(subset: Subset, files: Sequence[Path], captions: Siblings) -> list[Finding]:
+    """Which ending captions have, where that was left open or looks wrong."""
+    folder, asked = str(subset.image_dir), subset.captions.caption_extension
+    present = sorted({path.suffix.lower() for path in files if path.suffix.lower() in CAPTION_EXTENSIONS})
+    if asked is None:
+        return [Finding("notice", folder, f"captions are read from {' and '.join(present)} files.")] if present else []
+    if present and not len(captions):
+        message = f"has no captions that end in {asked}, but some in {' and '.join(present)}."
+        return [Finding("warning", folder, message, "Leave out caption_extension, or set it to that.")]
+    return []
 
 
 def _caption_extensions(subset: Subset) -> tuple[str, ...]:
@@ -254,34 +271,5 @@ def _caption_extensions(subset: Subset) -> tuple[str, ...]:
     return (extension.lower() if extension.startswith(".") else f".{extension.lower()}",)
 
 
-def _by_stem(files: Sequence[Path], extensions: Sequence[str]) -> dict[str, Path]:
-    """Files of these extensions by their name; an earlier extension wins."""
-    found: dict[str, Path] = {}
-    for extension in extensions:
-        for path in files:
-            if path.name.lower().endswith(extension):
-                found.setdefault(_stem(path.with_name(path.name[: -len(extension)] + ".x")), path)
-    return found
-
-
-def _stem(path: Path) -> str:
-    """The name by which a picture and its caption find each other, whatever the case or the system's way with accents."""
-    return unicodedata.normalize("NFC", path.stem).lower()
-
-
-def _without_face(stem: str) -> str:
-    """`anna_320_180_96_110` without its face."""
-    parts = stem.split("_")
-    return "_".join(parts[:-4]) if len(parts) >= 5 else stem
-
-
-def _nearby(folder: Path | None) -> str:
-    """What the folder's neighbours suggest."""
-    if folder is None or not folder.parent.is_dir():
-        return "Check the path."
-    near = difflib.get_close_matches(folder.name, [path.name for path in folder.parent.iterdir() if path.is_dir()], n=1)
-    return f"Did you mean '{near[0]}'?" if near else "Check the path."
-
-
-def _nothing(severity: Any, path: str, message: str, advice: str) -> Survey:
-    return Survey([], [Finding(severity, path, message, advice)])
+def _nothing(finding: Finding) -> Survey:
+    return Survey([], [finding])
