@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
+from library.core.errors import did_you_mean
+from library.core.registry import Registry
+
 
 def option(
     default: Any = None,
@@ -98,7 +101,7 @@ def parse_arguments(value: Any) -> dict[str, Any]:
         return dict(value)
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) and "=" in item for item in items):
-        raise ValueError('a table such as {conv_dim = 4}, or a list such as ["conv_dim=4"]')
+        raise ValueError('a table {name = value}, or a list ["name=value"]')
     arguments = {key.strip(): text.strip() for key, _, text in (item.partition("=") for item in items)}
     if len(arguments) != len(items):
         raise ValueError("each argument once")
@@ -111,3 +114,21 @@ def parse_range(value: Any) -> list[float]:
     if len(numbers) != 2 or numbers[0] > numbers[1]:
         raise ValueError('two numbers from low to high, such as "1.0,2.0"')
     return numbers
+
+
+def named_in(registry: Registry) -> Callable[[Any], str]:
+    """A parser of names of plugins: a known one in upper or lower case, or a dotted path to one's own."""
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("a name in quotes")
+        known = registry.names()
+        same = [name for name in known if name.lower() == value.lower()]
+        if not same and "." not in value:
+            near = did_you_mean(value, known).strip()
+            raise ValueError(
+                f"{', '.join(known)}, or a dotted path to your own{'. ' + near.rstrip('?') if near else ''}"
+            )
+        return same[0] if same else value
+
+    return parse

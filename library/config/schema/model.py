@@ -22,7 +22,7 @@ class ModelConfig:
     """Name of the model family. Unset: recognised from the weights; if set, it must agree with them."""
     v2: bool | None = None
     """Says that the model is SD 2.x. Unset: recognised; if set, it must agree with the weights."""
-    v_parameterization: bool | None = None
+    v_parameterization: bool | None = option(None, aliases=("v_pred",))
     """The model predicts v instead of the noise. Unset: recognised where the model says so, else false."""
     clip_skip: int | None = option(None, minimum=1, maximum=12, zero_is_unset=True)
     """Use the output of this layer of the text encoder counted from the end (1 = last)."""

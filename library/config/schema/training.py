@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from library.config.schema.fields import option, parse_arguments, parse_numbers, parse_steps
+from library.config.schema.fields import named_in, option, parse_arguments, parse_numbers, parse_steps
+from library.core.registry import LOSS_WEIGHTINGS, OPTIMIZERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainingConfig:
 class OptimizerConfig:
     """The optimizer and its learning rates."""
 
-    optimizer_type: str = "AdamW"
+    optimizer_type: str = option("AdamW", parse=named_in(OPTIMIZERS))
     """AdamW, AdamW8bit, Lion, AdaFactor, Prodigy, DAdaptAdam, AdamWScheduleFree, ..., or a dotted path to a class."""
     optimizer_args: dict[str, Any] = option(factory=dict, parse=parse_arguments)
     """Arguments of the optimizer, such as {weight_decay = 0.01}."""
@@ -50,7 +51,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate moves."""
 
-    lr_scheduler: str = "constant"
+    lr_scheduler: str = option("constant", parse=named_in(SCHEDULES), aliases=("lr_scheduler_type",))
     """constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial, cosine_with_min_lr, ..., or a dotted path."""
     lr_scheduler_args: dict[str, Any] = option(factory=dict, parse=parse_arguments)
     """Further arguments of the schedule."""
@@ -88,7 +89,7 @@ class LossConfig:
     """Weigh a v-prediction loss as if noise had been predicted."""
     v_pred_like_loss: float | None = option(None, minimum=0, zero_is_unset=True)
     """Add this much of a v-prediction-like weighting to a noise-prediction loss."""
-    loss_weighting: str | None = None
+    loss_weighting: str | None = option(None, parse=named_in(LOSS_WEIGHTINGS))
     """Further weighting of timesteps: a registered name or a dotted path."""
     masked_loss: bool = False
     """Weigh the loss by masks (conditioning_data_dir or alpha_mask)."""

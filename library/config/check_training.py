@@ -1,0 +1,175 @@
+"""Contradictions among the options of training, and settings that have no effect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from library.config.conflicts import Conflict, Situation
+
+
+def what_is_trained(situation: Situation) -> Iterator[Conflict]:
+    network, optimizer = situation.config.network, situation.config.optimizer
+    unet_only, text_only = network.network_train_unet_only, network.network_train_text_encoder_only
+    if unet_only and text_only:
+        yield Conflict(
+            ("network_train_unet_only", "network_train_text_encoder_only"),
+            "network_train_unet_only and network_train_text_encoder_only exclude each other: keep one.",
+        )
+        return
+    unet = not text_only and (optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr) > 0
+    text_rates = [optimizer.learning_rate] if optimizer.text_encoder_lr is None else optimizer.text_encoder_lr
+    if not unet and (unet_only or not any(rate > 0 for rate in text_rates)):
+        yield Conflict(
+            (
+                "learning_rate",
+                "unet_lr",
+                "text_encoder_lr",
+                "network_train_unet_only",
+                "network_train_text_encoder_only",
+            ),
+            "nothing would be trained: the learning rate of every part is 0. Set learning_rate, unet_lr or text_encoder_lr.",
+        )
+
+
+def adaptive_rates(situation: Situation) -> Iterator[Conflict]:
+    optimizer = situation.config.optimizer
+    adaptive = optimizer.optimizer_type.lower().startswith(("dadapt", "prodigy"))
+    if adaptive and 0 < optimizer.learning_rate < 0.1:
+        yield Conflict(
+            ("optimizer_type", "learning_rate"),
+            f"{optimizer.optimizer_type} finds the learning rate itself and multiplies it by learning_rate: "
+            f"1.0 is usual, found {optimizer.learning_rate:g}.",
+            fatal=False,
+        )
+
+
+def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
+    network = situation.config.network
+    if network.dim_from_weights and not network.network_weights:
+        yield Conflict(
+            ("dim_from_weights",), "dim_from_weights needs network_weights, the file to take the ranks from."
+        )
+    if len(network.base_weights_multiplier) > len(network.base_weights):
+        yield Conflict(
+            ("base_weights", "base_weights_multiplier"),
+            f"base_weights_multiplier has {len(network.base_weights_multiplier)} values for "
+            f"{len(network.base_weights)} base_weights.",
+        )
+
+
+def noise_kinds(situation: Situation) -> Iterator[Conflict]:
+    noise = situation.config.noise
+    if noise.noise_offset is not None and noise.multires_noise_iterations is not None:
+        yield Conflict(
+            ("noise_offset", "multires_noise_iterations"),
+            "noise_offset and multires_noise_iterations exclude each other: keep one.",
+        )
+    if noise.adaptive_noise_scale is not None and noise.noise_offset is None:
+        yield Conflict(("adaptive_noise_scale",), "adaptive_noise_scale changes noise_offset, which is not set.")
+    for key, needed in (
+        ("noise_offset_random_strength", "noise_offset"),
+        ("ip_noise_gamma_random_strength", "ip_noise_gamma"),
+    ):
+        if getattr(noise, key) and getattr(noise, needed) is None:
+            yield Conflict((key,), f"{key} has no effect without {needed}.", fatal=False)
+
+
+def timesteps(situation: Situation) -> Iterator[Conflict]:
+    low = situation.config.noise.min_timestep or 0
+    high = 1000 if situation.config.noise.max_timestep is None else situation.config.noise.max_timestep
+    if low >= high:
+        yield Conflict(
+            ("min_timestep", "max_timestep"),
+            f"min_timestep {low} must be below max_timestep {high}: no timestep is left.",
+        )
+
+
+def v_prediction(situation: Situation) -> Iterator[Conflict]:
+    model, loss = situation.config.model, situation.config.loss
+    if model.zero_terminal_snr and not model.v_parameterization:
+        yield Conflict(
+            ("zero_terminal_snr", "v_parameterization"),
+            "zero_terminal_snr is meant for models that predict v; a model that predicts noise learns nothing at the "
+            "last timestep.",
+            fatal=False,
+        )
+    if loss.scale_v_pred_loss_like_noise_pred and model.v_parameterization is False:
+        yield Conflict(
+            ("scale_v_pred_loss_like_noise_pred", "v_parameterization"),
+            "scale_v_pred_loss_like_noise_pred is for models that predict v, and v_parameterization is false.",
+        )
+    if loss.v_pred_like_loss is not None and model.v_parameterization:
+        yield Conflict(
+            ("v_pred_like_loss", "v_parameterization"),
+            "v_pred_like_loss is for models that predict noise, and v_parameterization is true.",
+        )
+
+
+def clip_skip_of_sd2(situation: Situation) -> Iterator[Conflict]:
+    model = situation.config.model
+    if model.v2 and model.clip_skip not in (None, 2):
+        yield Conflict(
+            ("clip_skip", "v2"),
+            f"SD 2.x was trained with the last layer but one (clip_skip 2, its default); clip_skip {model.clip_skip} is unusual.",
+            fatal=False,
+        )
+
+
+def lengths(situation: Situation) -> Iterator[Conflict]:
+    training, schedule = situation.config.training, situation.config.schedule
+    if training.max_train_epochs is not None:
+        return
+    for key in ("lr_warmup_steps", "lr_decay_steps"):
+        steps = getattr(schedule, key)
+        if steps >= 1 and steps > training.max_train_steps:
+            yield Conflict(
+                (key, "max_train_steps"),
+                f"{key} {steps:g} is longer than the run of {training.max_train_steps} steps.",
+            )
+
+
+def states(situation: Situation) -> Iterator[Conflict]:
+    saving = situation.config.saving
+    for key in ("save_last_n_epochs_state", "save_last_n_steps_state"):
+        if getattr(saving, key) is not None and not saving.save_state:
+            yield Conflict((key,), f"{key} has no effect without save_state = true.", fatal=False)
+    for key, needed in (
+        ("save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
+        ("save_last_n_steps", ("save_every_n_steps",)),
+    ):
+        if getattr(saving, key) is not None and all(getattr(saving, other) is None for other in needed):
+            yield Conflict((key,), f"{key} has no effect without {' or '.join(needed)}.", fatal=False)
+
+
+def samples(situation: Situation) -> Iterator[Conflict]:
+    sampling = situation.config.sampling
+    for key in ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first"):
+        if getattr(sampling, key) and not sampling.sample_prompts:
+            yield Conflict((key,), f"{key} has no effect without sample_prompts, the file of prompts.", fatal=False)
+
+
+def launcher(situation: Situation) -> Iterator[Conflict]:
+    """`accelerate launch --mixed_precision x` says so in the environment; "no" is also what it says when not asked."""
+    ours, theirs = situation.config.training.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if theirs not in ("no", ours):
+        yield Conflict(
+            ("mixed_precision",),
+            f"`accelerate launch` was started with mixed precision {theirs}, the configuration says {ours}: "
+            f"make them agree (--mixed_precision {theirs}, or run `accelerate config`).",
+        )
+
+
+TRAINING_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
+    what_is_trained,
+    adaptive_rates,
+    weights_to_start_from,
+    noise_kinds,
+    timesteps,
+    v_prediction,
+    clip_skip_of_sd2,
+    lengths,
+    states,
+    samples,
+    launcher,
+)

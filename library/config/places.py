@@ -1,0 +1,71 @@
+"""Where things are: the project's own folders, presets by name, and the paths in a configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from library.core.errors import UserError, did_you_mean
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PRESETS = PROJECT_ROOT / "presets"
+
+
+def find_config(name: str, folder: Path, key: str) -> Path:
+    """The file that `name` means: in `folder`, then among the presets; with or without .toml.
+
+    Args:
+        key: the option that gave the name, for messages.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    asked = Path(name).expanduser()
+    names = [asked] if asked.suffix == ".toml" else [asked, asked.with_name(asked.name + ".toml")]
+    for candidate in [*(folder / each for each in names), *(PRESETS / each for each in names)]:
+        if candidate.is_file():
+            return candidate
+    known = preset_names()
+    raise UserError(
+        f'{key} = "{name}": no such file (looked in {folder.resolve()} and {PRESETS}).'
+        f"{did_you_mean(asked.as_posix().removesuffix('.toml'), known)} Presets: {', '.join(known)}."
+    )
+
+
+def preset_names() -> list[str]:
+    """The project's presets, such as "memory/8gb"."""
+    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.toml"))
+
+
+def is_preset(path: Path) -> bool:
+    """Whether the file lies in the project's presets folder."""
+    return path.resolve().is_relative_to(PRESETS)
+
+
+def shown_path(path: Path) -> str:
+    """The path from the current directory or the project's root where it lies below, else whole."""
+    whole = path.resolve()
+    for root in (Path.cwd(), PROJECT_ROOT):
+        if whole.is_relative_to(root):
+            return whole.relative_to(root).as_posix()
+    return whole.as_posix()
+
+
+def placed(value: Any, kind: str | None, from_preset: bool) -> Any:
+    """A path as it is used: `~` is the home folder, and slashes lean forward.
+
+    Paths to read, in the project's own presets, start at the project's root where something lies there; all others
+    start at the current directory.
+    """
+    if kind is None:
+        return value
+    if isinstance(value, list):
+        return [placed(item, kind, from_preset) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if value.startswith("~"):
+        value = str(Path(value).expanduser())
+    if from_preset and kind == "input" and (PROJECT_ROOT / value).exists():
+        value = str(PROJECT_ROOT / value)
+    return value.replace("\\", "/") if os.name == "nt" else value
