@@ -1,0 +1,139 @@
+"""Parts of a model that load when they are first used, and can be released."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from library.core.errors import UserError
+from library.models.checkpoint import Component
+from library.models.original_names import without_text_model_level
+from library.models.weights import fill
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class LazyModule(Generic[Module]):
+    """A module that is loaded on the first call and again after `release`.
+
+    Args:
+        load: reads the module from disk, frozen and in eval mode.
+    """
+
+    def __init__(self, load: Callable[[], Module]) -> None:
+        self._load = load
+        self._module: Module | None = None
+        self._prepare: list[Callable[[Module], object]] = []
+
+    def __call__(self) -> Module:
+        if self._module is None:
+            module = self._load()
+            for prepare in self._prepare:
+                prepare(module)
+            self._module = module
+        return self._module
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._module is not None
+
+    def prepare(self, change: Callable[[Module], object]) -> None:
+        """Apply `change` to the module now, if it is loaded, and whenever it loads again."""
+        self._prepare.append(change)
+        if self._module is not None:
+            change(self._module)
+
+    def release(self) -> None:
+        """Drop the module; its memory is free once nobody else holds it."""
+        if self._module is None:
+            return
+        self._module = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def load_unet(component: Component, dtype: torch.dtype, device: torch.device, attention: str) -> nn.Module:
+    """diffusers' UNet2DConditionModel with its weights.
+
+    Raises:
+        UserError: the weights do not fit, or xformers is asked for and cannot be used.
+    """
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    if attention == "xformers":
+        check_xformers(device)
+    unet = fill(
+        _without_memory(lambda: UNet2DConditionModel.from_config(dict(component.config))),
+        component.weights,
+        dtype,
+        device,
+    )
+    if attention == "xformers":
+        unet.enable_xformers_memory_efficient_attention()
+    return unet
+
+
+def load_vae(component: Component, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """diffusers' AutoencoderKL with its weights."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return fill(
+        _without_memory(lambda: AutoencoderKL.from_config(dict(component.config))), component.weights, dtype, device
+    )
+
+
+def load_text_encoder(component: Component, projected: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """transformers' CLIPTextModel, or the one with a projection, with its weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    architecture: Any = CLIPTextModelWithProjection if projected else CLIPTextModel
+    config = CLIPTextConfig(**{**component.config, "attention_dropout": 0.0})
+    return fill(
+        _without_memory(lambda: architecture(config)), component.weights, dtype, device, without_text_model_level
+    )
+
+
+def check_xformers(device: torch.device) -> None:
+    """
+    Raises:
+        UserError: xformers is not installed, or there is no GPU for it.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("xformers") is None:
+        raise UserError(
+            "attention = 'xformers', but the package xformers is not installed here. Run `pip install xformers`, or leave "
+            "the setting out: PyTorch's own attention (sdpa) is as fast on most cards."
+        )
+    if device.type != "cuda":
+        raise UserError(
+            f"attention = 'xformers' needs a CUDA GPU; this run is on '{device.type}'. Leave the setting out."
+        )
+
+
+def checkpoint_unet(unet: nn.Module) -> None:
+    """Recompute the UNet's activations in the backward pass."""
+    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def checkpoint_text_encoder(encoder: nn.Module) -> None:
+    """Recompute the encoder's activations in the backward pass.
+
+    transformers does so only for layers in training mode. Their dropouts are children, and stay in eval mode.
+    """
+    encoder.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    for layer in getattr(encoder, "text_model", encoder).encoder.layers:  # type: ignore[union-attr]
+        layer.training = True
+
+
+def _without_memory(build: Callable[[], Module]) -> Module:
+    """A module whose parameters have shapes and no storage."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        return build()
