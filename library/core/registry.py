@@ -96,7 +96,7 @@ NETWORKS = Registry("network_module", {"networks.lora": "networks.lora:LoRA"}, "
 OPTIMIZERS = Registry(
     "optimizer_type",
     {
-        name: f"library.optim.optimizers:{function}"
+        name: f"library.optim.catalogue:{function}"
         for name, function in {
             "AdamW": "adamw",
             "AdamW8bit": "adamw_8bit",
@@ -111,6 +111,7 @@ OPTIMIZERS = Registry(
             "AdaFactor": "adafactor",
             "Prodigy": "prodigy",
             "DAdaptation": "dadapt_adam_preprint",
+            "DAdaptAdamPreprint": "dadapt_adam_preprint",
             "DAdaptAdaGrad": "dadapt_adagrad",
             "DAdaptAdam": "dadapt_adam",
             "DAdaptAdan": "dadapt_adan",
@@ -139,6 +140,8 @@ SCHEDULES = Registry(
             "cosine_with_min_lr",
             "inverse_sqrt",
             "warmup_stable_decay",
+            "piecewise_constant",
+            "adafactor",
         )
     },
     "lora_dojo.schedules",

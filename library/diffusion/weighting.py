@@ -67,7 +67,10 @@ def _asked_for(loss: LossConfig) -> Iterator[tuple[str, Weighting]]:
     if loss.debiased_estimation_loss:
         yield "debiased_estimation_loss", debiased
     if loss.loss_weighting:
-        yield f"loss_weighting = '{loss.loss_weighting}'", LOSS_WEIGHTINGS.get(loss.loss_weighting)
+        found = LOSS_WEIGHTINGS.get(loss.loss_weighting)
+        if not callable(found):
+            raise UserError(f"loss_weighting = '{loss.loss_weighting}' is not a function of (process, timesteps).")
+        yield f"loss_weighting = '{loss.loss_weighting}'", found
 
 
 def min_snr(process: NoiseProcess, t_B: Tensor, gamma: float = 5.0) -> Tensor:

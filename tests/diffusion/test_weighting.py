@@ -100,6 +100,7 @@ def test_ones_own_weighting_is_found_by_name() -> None:
     np.testing.assert_allclose(weigh(ALL_T).numpy(), SNR / (SNR + 1), rtol=1e-6)
 
 
-def test_an_unknown_weighting_is_named() -> None:
-    with pytest.raises(UserError, match="min_snr"):
-        build_weighting(LossConfig(loss_weighting="min_snrr"), process("eps"))
+@pytest.mark.parametrize(("name", "said"), [("min_snrr", "min_snr"), ("library.diffusion", "not a function")])
+def test_what_is_no_weighting_is_named(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build_weighting(LossConfig(loss_weighting=name), process("eps"))
