@@ -1,0 +1,151 @@
+"""From the data engine's examples to the tensors of a step, with every random number drawn here.
+
+Letters: B samples, C latent channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from library.config.schema import NoiseConfig
+from library.core.randomness import torch_generator
+from library.data.types import Conditioning, Example, LatentDistribution, MicroBatch
+from library.diffusion.noise import Noise, draw_noise
+from library.diffusion.timesteps import draw_timestep
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything that a forward pass reads: tensors, and facts about them for reports."""
+
+    latents: Tensor
+    """(B, C, h, w) scaled latents."""
+    noise: Tensor
+    """(B, C, h, w) the noise to be predicted."""
+    corrupting_noise: Tensor
+    """(B, C, h, w) the noise that is added: `noise`, plus input perturbation."""
+    timesteps: Tensor
+    """(B,)"""
+    geometry: Tensor
+    """(B, 6) see `Geometry.values`."""
+    weight: Tensor
+    """(B,) weight of each sample's loss."""
+    mask: Tensor | None
+    """(B, 1, h, w) weight of each latent's error."""
+    conditioning: Conditioning | None
+    """Cached text-encoder outputs; None: `prompts` are encoded in the step."""
+    prompts: list[str]
+    images: list[str]
+    keeps_prior: list[bool]
+    """Whose target is the frozen model's prediction."""
+    multiplier: float
+    step: int
+    micro: int
+    epoch: int
+    global_size: int
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with its tensors on the device, copied without waiting."""
+        return replace(self, **{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+
+def _moved(value: object, device: torch.device) -> object:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in value.items()}
+    return value
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Every random number of a training sample, as a function of its position in the run."""
+
+    seed: int
+    noise: NoiseConfig
+    timesteps: range
+    """Timesteps that are trained."""
+
+    def latents(self, example: Example, distribution: LatentDistribution) -> Tensor:
+        """(C, h, w) drawn from what the VAE says of the picture, anew at every step."""
+        generator = torch_generator(self.seed, "latents", *example.position)
+        mean = distribution.mean.float()
+        return mean + distribution.std.float() * torch.randn(mean.shape, generator=generator)
+
+    def timestep(self, example: Example) -> int:
+        """Uniform over the timesteps that are trained."""
+        return draw_timestep(self.timesteps, torch_generator(self.seed, "timestep", *example.position))
+
+    def noises(self, example: Example, latents_Chw: Tensor) -> Noise:
+        """The noise to be predicted, and the noise that corrupts."""
+        channels, height, width = latents_Chw.shape
+        generator = torch_generator(self.seed, "noise", *example.position)
+        return draw_noise((channels, height, width), generator, self.noise, latents_Chw)
+
+
+class Collate:
+    """Turns a micro-batch with cached latents into a batch, in the loader's worker; passes one with pixels on."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+
+    def __call__(self, micro: MicroBatch) -> Batch | MicroBatch:
+        latents = [example.latents for example in micro.examples if example.latents is not None]
+        if len(latents) < len(micro.examples) or not latents:
+            return micro
+        return assemble(micro, latents, self.draws)
+
+
+def encode_and_assemble(
+    micro: MicroBatch, encode: Callable[[Tensor], LatentDistribution], draws: Draws, device: torch.device
+) -> Batch:
+    """The batch of pictures whose latents cannot be cached: the VAE encodes them now."""
+    pixels = torch.stack([example.pixels for example in micro.examples if example.pixels is not None])
+    encoded = encode(pixels.to(device))
+    latents = [LatentDistribution(mean.cpu(), std.cpu()) for mean, std in zip(encoded.mean, encoded.std)]
+    return assemble(micro, latents, draws)
+
+
+def assemble(micro: MicroBatch, distributions: Sequence[LatentDistribution], draws: Draws) -> Batch:
+    """Draw what is random and stack it."""
+    examples = micro.examples
+    latents = [draws.latents(example, found) for example, found in zip(examples, distributions)]
+    noises = [draws.noises(example, sample) for example, sample in zip(examples, latents)]
+    return Batch(
+        latents=torch.stack(latents),
+        noise=torch.stack([noise.target for noise in noises]),
+        corrupting_noise=torch.stack([noise.corrupting for noise in noises]),
+        timesteps=torch.tensor([draws.timestep(example) for example in examples]),
+        geometry=torch.tensor([example.geometry.values() for example in examples]),
+        weight=torch.tensor([example.weight for example in examples]),
+        mask=_masks(examples),
+        conditioning=_conditioning(examples),
+        prompts=[example.caption for example in examples],
+        images=[example.image for example in examples],
+        keeps_prior=[example.keeps_prior for example in examples],
+        multiplier=examples[0].multiplier,
+        step=micro.step,
+        micro=micro.micro,
+        epoch=micro.epoch,
+        global_size=micro.global_size,
+    )
+
+
+def _masks(examples: Sequence[Example]) -> Tensor | None:
+    """The masks, with ones for pictures that have none; None where no picture has one."""
+    found = next((example.mask for example in examples if example.mask is not None), None)
+    if found is None:
+        return None
+    return torch.stack([torch.ones_like(found) if example.mask is None else example.mask for example in examples])
+
+
+def _conditioning(examples: Sequence[Example]) -> Conditioning | None:
+    found = [example.conditioning for example in examples if example.conditioning is not None]
+    if len(found) < len(examples):
+        return None
+    return {name: torch.stack([conditioning[name] for conditioning in found]) for name in found[0]}

@@ -1,0 +1,141 @@
+"""The training data of a run: looked through, cached, and handed out batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from library.config.dataset import Dataset, resolve_datasets
+from library.data.cache import TensorCache, content_hash, digest
+from library.data.caching import cache_latents, cache_texts
+from library.data.checks import preflight
+from library.data.dataset import Prior, TrainingData, build_training_data
+from library.data.findings import raise_errors, report
+from library.data.sources import Picture
+from library.diffusion.timesteps import trained_timesteps
+from library.models.base import DiffusionModel
+from library.training.batch import Batch, Collate, Draws, encode_and_assemble
+from library.training.loop import Span
+from library.training.run import Run
+
+
+def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
+    """Find and judge every picture and caption, before a model is loaded.
+
+    Raises:
+        UserErrors: everything that must be mended first.
+    """
+    config = run.config
+    datasets, notices = resolve_datasets(config)
+    survey = preflight(datasets, strict=config.data.strict, max_token_length=config.model.max_token_length or 75)
+    run.tell_all([f"notice: {notice}" for notice in notices])
+    if survey.findings:
+        run.say(report([finding for finding in survey.findings if finding.severity != "error"]))
+    raise_errors(survey.findings)
+    repeated = sum(picture.repeats for picture in survey.pictures)
+    run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats")
+    return datasets, survey.pictures
+
+
+def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model: DiffusionModel) -> TrainingData:
+    """This process's share of the data, with buckets that suit the model."""
+    config = run.config
+    prior = Prior(
+        prior_loss_weight=config.loss.prior_loss_weight,
+        prior_prediction_rate=config.loss.prior_prediction_rate,
+        prior_prediction_weight=config.loss.prior_prediction_weight,
+    )
+    data = build_training_data(
+        datasets,
+        pictures,
+        seed=run.seed,
+        stride=model.latents.stride,
+        rank=run.rank,
+        processes=run.processes,
+        accumulation=config.training.gradient_accumulation_steps,
+        prior=prior,
+    )
+    epochs = config.training.max_train_epochs
+    steps = config.training.max_train_steps if epochs is None else epochs * data.updates_per_epoch
+    return data.for_run_of(steps)
+
+
+def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData:
+    """Encode what is to be cached and is not yet, then free the encoders."""
+    config = run.config.data
+    if config.cache_latents or config.cache_latents_to_disk:
+        data = cache_latents(
+            data,
+            model.encode_images,
+            fingerprint=model.fingerprint("vae"),
+            cache=_cache(run, "latents", config.cache_latents_to_disk),
+            batch_size=config.vae_batch_size,
+            progress=run.is_main and run.config.logging.progress,
+        )
+        model.release("vae")
+    if config.cache_text_encoder_outputs or config.cache_text_encoder_outputs_to_disk:
+        data = cache_texts(
+            data,
+            model.encode_prompts,
+            fingerprint=_text_fingerprint(run, model),
+            cache=_cache(run, "texts", config.cache_text_encoder_outputs_to_disk),
+            batch_size=config.text_encoder_batch_size,
+            progress=run.is_main and run.config.logging.progress,
+        )
+        if not run.config.network.base_weights:
+            model.release("text_encoders")
+    run.accelerator.wait_for_everyone()
+    return data
+
+
+def _text_fingerprint(run: Run, model: DiffusionModel) -> str:
+    """Of the text encoders as they are, with `base_weights` merged into them."""
+    network = run.config.network
+    merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
+    return digest("text encoders", model.fingerprint("text_encoders"), *merged, *map(str, network.base_weights_multiplier))
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Where caches are kept on disk."""
+    return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
+
+
+def _cache(run: Run, kind: str, on_disk: bool) -> TensorCache:
+    return TensorCache(cache_folder(run.config.data.cache_dir) / kind if on_disk else None)
+
+
+def draws_of(run: Run, model: DiffusionModel) -> Draws:
+    """The random numbers of the run's samples."""
+    return Draws(run.seed, run.config.noise, trained_timesteps(run.config.noise, model.process.num_timesteps))
+
+
+def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> Iterator[Batch | None]:
+    """This process's batch for each pass from `span.first_step` on, in order; None where it has no sample in a pass."""
+    workers = run.config.data.max_data_loader_n_workers
+    draws = draws_of(run, model)
+    loader = DataLoader(
+        data,
+        sampler=data.step_keys(span.first_step, span.last_step),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=Collate(draws),
+        pin_memory=run.device.type == "cuda",
+        multiprocessing_context="spawn" if workers and os.name == "nt" else None,
+        worker_init_fn=one_thread if workers else None,
+    )
+    for found in loader:
+        if isinstance(found, Batch):
+            yield found
+        elif not found.examples:
+            yield None
+        else:
+            yield encode_and_assemble(found, model.encode_images, draws, run.device)
+
+
+def one_thread(worker: int) -> None:
+    """Workers prepare small tensors; more threads would take the cores from the step."""
+    torch.set_num_threads(1)

@@ -1,0 +1,114 @@
+"""What people watch while training: the progress bar and TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from library.training.loop import Span, StepReport
+
+LAG = 2
+"""Steps after which a loss is read: by then the device has long computed it, so reading waits for nothing."""
+
+
+class Board:
+    """A TensorBoard log, or nothing at all when there is no folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder))
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """One point on each curve."""
+        if self._writer is not None:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def image(self, tag: str, picture: Image.Image, step: int) -> None:
+        """One picture."""
+        if self._writer is not None:
+            self._writer.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+    def text(self, tag: str, text: str) -> None:
+        """A text, shown as Markdown."""
+        if self._writer is not None:
+            self._writer.add_text(tag, text)
+
+    def flush(self) -> None:
+        """Bring what was logged to disk."""
+        if self._writer is not None:
+            self._writer.flush()
+
+
+class Log:
+    """Writes losses, learning rates, norms and speed; shows the progress bar.
+
+    Losses are means over the global batch, summed over the processes, so that they are the same however many there are.
+    """
+
+    def __init__(self, board: Board, span: Span, every: int, processes: int, bar: bool) -> None:
+        self.board = board
+        self.span = span
+        self.every = every
+        self.processes = processes
+        self.bar = tqdm(
+            total=span.last_step, initial=span.first_step, desc="steps", dynamic_ncols=True, disable=not bar, smoothing=0.1
+        )
+        self.pending: deque[tuple[StepReport, Tensor, float]] = deque()
+        self.recent: deque[float] = deque(maxlen=span.updates_per_epoch)
+        self.epoch_losses: list[float] = []
+        self.last_time = time.perf_counter()
+
+    def before_training(self, step: int) -> None:
+        self.last_time = time.perf_counter()
+
+    def after_step(self, report: StepReport) -> None:
+        loss = torch.stack([losses.sum() for losses in report.losses]).sum() if report.losses else torch.zeros(())
+        if self.processes > 1:
+            loss = loss.clone()
+            torch.distributed.all_reduce(loss)
+        now = time.perf_counter()
+        self.pending.append((report, loss, now - self.last_time))
+        self.last_time = now
+        if len(self.pending) > LAG:
+            self._write(*self.pending.popleft())
+
+    def after_training(self, step: int) -> None:
+        while self.pending:
+            self._write(*self.pending.popleft())
+        self.bar.close()
+        self.board.flush()
+
+    @property
+    def average(self) -> float:
+        """Mean loss over the last epoch's worth of steps."""
+        return sum(self.recent) / len(self.recent) if self.recent else math.nan
+
+    def _write(self, report: StepReport, loss_sum: Tensor, seconds: float) -> None:
+        loss = loss_sum.item() / max(1, report.global_size)
+        self.recent.append(loss)
+        self.epoch_losses.append(loss)
+        values = {"loss/current": loss, "loss/average": self.average}
+        values |= {f"lr/{name}": rate for name, rate in report.rates.items()}
+        values |= {f"max_norm/{name}": value for name, value in report.norms.items()}
+        values["norm/grad_norm"] = report.gradient_norm.item()
+        values |= {"speed/steps_per_second": 1 / max(seconds, 1e-9), "speed/waiting_for_data": report.data_seconds}
+        if report.step % self.every == 0:
+            self.board.scalars(values, report.step)
+        if report.ends_epoch:
+            self.board.scalars({"loss/epoch_average": sum(self.epoch_losses) / len(self.epoch_losses)}, report.epoch)
+            self.epoch_losses.clear()
+        self.bar.update()
+        highest = max(report.rates.values(), default=0.0)
+        self.bar.set_postfix_str(f"epoch {report.epoch}/{self.span.epochs}, loss {self.average:.4f}, lr {highest:.2e}")

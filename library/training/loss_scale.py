@@ -1,0 +1,54 @@
+"""Loss scaling for fp16 (Micikevicius et al. 2018, section 3.2), without ever reading a value back from the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+GROWTH_INTERVAL = 2000
+
+
+class LossScale:
+    """A factor of the loss that keeps small gradients above fp16's smallest number.
+
+    Halved when a gradient overflows, and doubled after 2000 steps without an overflow. Switched off it stays 1.
+
+    Args:
+        on: whether the model computes in fp16.
+    """
+
+    def __init__(self, on: bool, device: torch.device) -> None:
+        self.on = on
+        self.scale = torch.tensor(2.0**16 if on else 1.0, device=device)
+        self.good_steps = torch.zeros((), device=device)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate."""
+        return loss * self.scale if self.on else loss
+
+    def unscale_(self, gradients: Tensor) -> None:
+        """Bring gradients back to their own size, in place."""
+        if self.on:
+            gradients.mul_(1 / self.scale)
+
+    def update(self, overflow: Tensor) -> None:
+        """Told after each step whether (1 or 0) its gradients were not finite."""
+        if not self.on:
+            return
+        self.good_steps = torch.where(overflow > 0, 0.0, self.good_steps + 1)
+        grows = self.good_steps >= GROWTH_INTERVAL
+        self.scale = torch.where(overflow > 0, self.scale / 2, torch.where(grows, self.scale * 2, self.scale))
+        self.good_steps = torch.where(grows, 0.0, self.good_steps)
+
+    def is_hopeless(self) -> bool:
+        """Gradients overflow although they are hardly scaled: they are really broken. Reads from the device."""
+        return not self.on or float(self.scale) < 1
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run needs."""
+        return {"scale": float(self.scale), "good_steps": float(self.good_steps)}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Continue from a saved state."""
+        self.scale.fill_(state["scale"])
+        self.good_steps.fill_(state["good_steps"])

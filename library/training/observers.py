@@ -1,0 +1,146 @@
+"""Who looks on while a run trains: log, validation, files, sample pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from library.data.dataset import TrainingData
+from library.data.types import Example
+from library.inference.prompts import SampleRequest, read_prompts
+from library.inference.sample import generate
+from library.models.base import DiffusionModel, Part
+from library.training.checkpoint import Position
+from library.training.data import draws_of
+from library.training.interval import Interval
+from library.training.length import Length
+from library.training.log import Board, Log
+from library.training.loop import Observer
+from library.training.metadata import describe_run
+from library.training.preview import Preview
+from library.training.run import Run
+from library.training.saving import Saver
+from library.training.step import Trainer
+from library.training.validation import Validation
+
+@dataclass(frozen=True)
+class Observers:
+    """The observers of a run, by what they do."""
+
+    board: Board
+    log: Log
+    validation: Validation | None
+    saver: Saver
+    preview: Preview | None
+
+    @property
+    def all(self) -> Sequence[Observer]:
+        """In the order in which they are told: files are saved before pictures are tried."""
+        return [each for each in (self.log, self.validation, self.saver, self.preview) if each is not None]
+
+
+def build_observers(
+    run: Run, data: TrainingData, trainer: Trainer, length: Length
+) -> Observers:
+    """What the configuration asks to be logged, measured, saved and sampled."""
+    board = Board(log_folder(run) if run.is_main and run.config.logging.log_with == "tensorboard" else None)
+    logging_config = run.config.logging
+    shows_bar = run.is_main and logging_config.progress
+    return Observers(
+        board=board,
+        log=Log(board, length.span, logging_config.log_every_n_steps, run.processes, shows_bar),
+        validation=_validation(run, data, trainer, board),
+        saver=_saver(run, data, trainer, length),
+        preview=_preview(run, data, trainer, board),
+    )
+
+
+def log_folder(run: Run) -> Path:
+    """`logging_dir/{prefix}{start of the run}/network_train`."""
+    config = run.config.logging
+    root = Path(config.logging_dir) if config.logging_dir else run.folder / "logs"
+    stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(run.now))
+    return root / f"{config.log_prefix or ''}{stamp}" / config.log_tracker_name
+
+
+def _validation(run: Run, data: TrainingData, trainer: Trainer, board: Board) -> Validation | None:
+    if data.validation is None:
+        return None
+    config = run.config.validation
+    batches: list[list[Example]] = list(data.validation.batches(run.config.buckets.train_batch_size))
+    epochs = config.validate_every_n_epochs
+    if epochs is None and config.validate_every_n_steps is None:
+        epochs = 1
+    return Validation(
+        trainer=trainer,
+        draws=draws_of(run, trainer.model),
+        batches=batches[: config.max_validation_steps],
+        timesteps=config.validation_timesteps,
+        interval=Interval(config.validate_every_n_steps, epochs),
+        board=board,
+        history=[],
+    )
+
+
+def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Saver:
+    fingerprint = data.fingerprint()
+
+    def position(step: int) -> Position:
+        return Position(step, length.schedule_steps, run.seed, fingerprint, run.settings, run.started_at)
+
+    return Saver(
+        trainer=trainer,
+        config=run.config.saving,
+        span=length.span,
+        describe=lambda step, epoch: describe_run(run, data, trainer, length.span, step, epoch),
+        position=position,
+        wait_for_everyone=run.accelerator.wait_for_everyone,
+    )
+
+
+def _preview(run: Run, data: TrainingData, trainer: Trainer, board: Board) -> Preview | None:
+    config = run.config.sampling
+    asked = config.sample_every_n_steps or config.sample_every_n_epochs or config.sample_at_first
+    if not config.sample_prompts or not asked:
+        return None
+    requests = _requests(run, trainer.model)
+    if not requests:
+        return None
+    steps = None if config.sample_every_n_epochs else config.sample_every_n_steps
+    model, dropped = trainer.model, _parts_not_trained_with(run, data)
+
+    def paint(wanted: Sequence[SampleRequest]) -> list[Image.Image]:
+        return paint_and_release(model, wanted, dropped)
+
+    return Preview(
+        trainer=trainer,
+        paint=paint,
+        requests=requests,
+        interval=Interval(steps, config.sample_every_n_epochs),
+        at_first=config.sample_at_first,
+        folder=run.folder / "sample",
+        name=run.config.saving.output_name,
+        board=board,
+        wait_for_everyone=run.accelerator.wait_for_everyone,
+    )
+
+
+def _parts_not_trained_with(run: Run, data: TrainingData) -> list[Part]:
+    """Parts that only previews need, and that are dropped again after each."""
+    parts: list[Part] = ["vae"] if data.material.latents is not None else []
+    if data.material.texts is not None and not run.config.network.base_weights:
+        parts.append("text_encoders")
+    return parts
+
+
+def paint_and_release(model: DiffusionModel, wanted: Sequence[SampleRequest], dropped: Sequence[Part]) -> list[Image.Image]:
+    """Generate, and free what is only needed for that."""
+    try:
+        return list(generate(model, wanted))
+    finally:
+        for part in dropped:
+            model.release(part)

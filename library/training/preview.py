@@ -1,0 +1,100 @@
+"""Sample pictures during the run, and the picture of before and after at its end. A failure here never ends a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from library.inference.prompts import SampleRequest
+from library.inference.sheet import before_and_after
+from library.training.interval import Interval
+from library.training.log import Board
+from library.training.loop import StepReport
+from library.training.step import Trainer
+
+log = logging.getLogger("dojo")
+
+Paint = Callable[[Sequence[SampleRequest]], list[Image.Image]]
+"""Generates the pictures of these requests with the model as it is."""
+
+
+@dataclass
+class Preview:
+    """Samples on the main process while the others wait."""
+
+    trainer: Trainer
+    paint: Paint
+    requests: Sequence[SampleRequest]
+    interval: Interval
+    at_first: bool
+    folder: Path
+    name: str
+    board: Board
+    wait_for_everyone: Callable[[], None]
+    latest: tuple[int, list[Image.Image]] | None = None
+
+
+    @property
+    def comparison(self) -> Path:
+        """The picture of before and after."""
+        return self.folder.parent / f"{self.name}.before_after.png"
+
+    def before_training(self, step: int) -> None:
+        if self.at_first and step == 0:
+            self._sample(0, f"{0:06d}")
+
+    def after_step(self, report: StepReport) -> None:
+        if self.interval.by_epochs(report):
+            self._sample(report.step, f"e{report.epoch:06d}")
+        elif self.interval.by_steps(report):
+            self._sample(report.step, f"{report.step:06d}")
+
+    def after_training(self, step: int) -> None:
+        if self.latest is None or self.latest[0] != step:
+            self._sample(step, f"{step:06d}")
+        self._compare()
+
+    def _sample(self, step: int, when: str) -> None:
+        self._on_main(lambda: self._save(step, when, self._paint(self.trainer.network.enabled(True))))
+
+    def _compare(self) -> None:
+        """`name.before_after.png` and, for LoRA managers, `name.preview.png`."""
+
+        def compose() -> None:
+            if self.latest is None:
+                return
+            before = self._paint(self.trainer.network.enabled(False))
+            after = self.latest[1]
+            prompts = [request.prompt for request in self.requests]
+            before_and_after(before, after, prompts).save(self.comparison)
+            after[0].save(self.folder.parent / f"{self.name}.preview.png")
+
+        self._on_main(compose)
+
+    def _paint(self, state: AbstractContextManager[None]) -> list[Image.Image]:
+        with self.trainer.evaluation(), state:
+            return self.paint(self.requests)
+
+    def _save(self, step: int, when: str, pictures: list[Image.Image]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%d%H%M%S")
+        for index, (request, picture) in enumerate(zip(self.requests, pictures)):
+            picture.save(self.folder / f"{self.name}_{when}_{index:02d}_{stamp}_{request.seed}.png")
+            self.board.image(f"sample/{index:02d}", picture, step)
+        self.latest = (step, pictures)
+
+    def _on_main(self, action: Callable[[], None]) -> None:
+        if self.trainer.rank == 0:
+            try:
+                action()
+            except Exception as error:
+                log.warning("sampling failed, training goes on: %s: %s", type(error).__name__, error, exc_info=True)
+                tqdm.write(f"sampling failed, training goes on: {type(error).__name__}: {error}")
+        self.wait_for_everyone()

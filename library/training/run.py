@@ -1,0 +1,143 @@
+"""One run: its processes, its precision, its seed, its folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from library.config.load import LoadedConfig
+from library.config.resolved import as_flat_dict
+from library.config.schema import Config
+from library.core.errors import UserError
+from library.core.runtime import keep_freed_memory, use_all_cores
+from library.training.checkpoint import Position, find_state, read_position
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger("dojo")
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every part of a run needs to know of it."""
+
+    config: Config
+    accelerator: Accelerator
+    seed: int
+    state: Path | None
+    """The state that is continued."""
+    position: Position | None
+    """Where that state stood."""
+    started_at: float
+    """Time of the first start of this run, in seconds since 1970."""
+    now: float
+    """Time of this start."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The flat configuration, as states keep it."""
+        return as_flat_dict(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.accelerator.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen model and the activations."""
+        return DTYPES[self.config.training.mixed_precision]
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return self.accelerator.process_index
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.accelerator.is_main_process
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its files."""
+        return Path(self.config.saving.output_dir)
+
+    def say(self, text: str) -> None:
+        """Tell the user, once."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def tell_all(self, texts: Sequence[str]) -> None:
+        """Tell the user several things."""
+        for text in texts:
+            self.say(text)
+
+
+def start_run(loaded: LoadedConfig) -> Run:
+    """Join the other processes, find the state to resume, settle the seed, and tell what was decided for the user.
+
+    Raises:
+        UserError: the launcher's precision contradicts the config's, or the state cannot be resumed.
+    """
+    from accelerate import Accelerator
+
+    config = loaded.config
+    _check_launcher(config)
+    keep_freed_memory()
+    accelerator = Accelerator(mixed_precision="no")
+    if accelerator.device.type == "cpu":
+        use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    state = _state(config)
+    position = None if state is None else read_position(state)
+    now = time.time()
+    seed = position.seed if position is not None else _agreed_seed(config.training.seed, accelerator)
+    run = Run(config, accelerator, seed, state, position, position.started_at if position else now, now)
+    run.tell_all([f"warning: {warning}" for warning in loaded.warnings])
+    run.tell_all([f"notice: {notice}" for notice in loaded.notices])
+    return run
+
+
+def _check_launcher(config: Config) -> None:
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    wanted = config.training.mixed_precision
+    if launched not in ("no", wanted):
+        raise UserError(
+            f"accelerate was told --mixed_precision {launched}, but the config says mixed_precision = {wanted}. "
+            "Leave it out on accelerate's side, or make both agree."
+        )
+
+
+def _state(config: Config) -> Path | None:
+    if config.saving.resume is None:
+        return None
+    state = find_state(config.saving.resume, Path(config.saving.output_dir), config.saving.output_name)
+    if state is None:
+        log.warning("resume = latest: no state of '%s' in %s; starting anew.", config.saving.output_name, config.saving.output_dir)
+    return state
+
+
+def _agreed_seed(seed: int | None, accelerator: Accelerator) -> int:
+    """The configured seed, or one that the main process draws for all."""
+    if seed is not None:
+        return seed
+    drawn = torch.tensor(secrets.randbelow(2**31), device=accelerator.device)
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast(drawn, src=0)
+    return int(drawn)

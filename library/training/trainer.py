@@ -1,0 +1,102 @@
+"""From the configuration to a trainer, new or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from library.config.schema import Config
+from library.core.errors import UserError
+from library.diffusion.distance import build_distance
+from library.diffusion.weighting import build_weighting
+from library.models.base import DiffusionModel, Part
+from library.optim.ema import ExponentialAverage
+from library.optim.flat import flatten
+from library.optim.optimizers import build_optimizer, warn_about_schedule
+from library.optim.schedules import build_schedule
+from library.training.checkpoint import changes_since, load_trainer
+from library.training.length import Length
+from library.training.loss_scale import LossScale
+from library.training.objective import Objective
+from library.training.run import Run
+from library.training.step import Trainer
+from networks.base import Network, Rates
+from networks.merge import merge_base_weights
+
+
+def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
+    """The learning rate of each host that is trained.
+
+    Raises:
+        UserError: nothing is left to train, or there are more text encoder rates than text encoders.
+    """
+    optimizer, network = config.optimizer, config.network
+    encoders = sorted(host for host in hosts if host != "unet")
+    given = optimizer.text_encoder_lr or [optimizer.learning_rate]
+    if len(given) > max(1, len(encoders)):
+        raise UserError(f"text_encoder_lr has {len(given)} values, but the model has {len(encoders)} text encoder(s).")
+    rates = {} if network.network_train_unet_only else {host: given[min(i, len(given) - 1)] for i, host in enumerate(encoders)}
+    if not network.network_train_text_encoder_only:
+        rates["unet"] = optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr
+    trained = {host: rate for host, rate in rates.items() if rate > 0}
+    if not trained:
+        raise UserError("nothing is trained: every learning rate is 0. Set learning_rate, unet_lr or text_encoder_lr.")
+    return Rates(trained)
+
+
+def host_parts(config: Config) -> list[Part]:
+    """The parts of the model that must be in memory for training: the UNet, and text encoders that are trained."""
+    trains_text = not config.network.network_train_unet_only and any(
+        rate > 0 for rate in config.optimizer.text_encoder_lr or [config.optimizer.learning_rate]
+    )
+    return ["unet", "text_encoders"] if trains_text else ["unet"]
+
+
+def prepare_base(run: Run, model: DiffusionModel) -> None:
+    """Merge `base_weights` into the model; its parts must then stay in memory."""
+    if run.config.network.base_weights:
+        merge_base_weights(run.config.network, model.hosts(["unet", "text_encoders"]), model.family)
+
+
+def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Length) -> Trainer:
+    """The trainer of a new run."""
+    config = run.config
+    if config.training.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    groups = flatten(network.parameter_groups(rates_of(config, model.hosts(host_parts(config)))))
+    optimizer = build_optimizer(config.optimizer, groups)
+    warn_about_schedule(optimizer, config.schedule)
+    decay = config.training.ema_decay
+    return Trainer(
+        model=model,
+        network=network,
+        objective=Objective(
+            model, build_distance(config.loss, model.process), build_weighting(config.loss, model.process)
+        ),
+        groups=groups,
+        optimizer=optimizer,
+        schedule=build_schedule(config.schedule, length.schedule_steps),
+        loss_scale=LossScale(config.training.mixed_precision == "fp16", run.device),
+        ema=None if decay is None else ExponentialAverage(groups, decay),
+        seed=run.seed,
+        rank=run.rank,
+        processes=run.processes,
+        device=run.device,
+        max_grad_norm=config.training.max_grad_norm,
+        max_weight_norm=config.network.scale_weight_norms,
+    )
+
+
+def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:
+    """Continue from the run's state, if it has one, and say what is different now.
+
+    Raises:
+        UserError: the state is of another network, optimizer or model.
+    """
+    if run.state is None or run.position is None:
+        return
+    changes = changes_since(run.position, run.settings)
+    if data_fingerprint != run.position.data:
+        changes.append("the training pictures, captions or batch sizes are not those of the state: the order of the data is new")
+    load_trainer(run.state, trainer)
+    run.say(f"resumed from {run.state} at step {run.position.step}")
+    run.tell_all([f"changed since then: {change}" for change in changes])

@@ -1,0 +1,48 @@
+"""Train a LoRA for Stable Diffusion:  accelerate launch train_network.py --config presets/character.toml
+
+`--help` lists every option; `--explain` shows what a config comes to, and where each value is from.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from library.config.load import load_config
+from library.core.runtime import run_command
+
+
+def main() -> None:
+    """One run, from its configuration to its files."""
+    loaded = load_config(sys.argv[1:])  # every mistake in it is told here, before torch is imported
+    config = loaded.config
+
+    from library.models.load import load_model
+    from library.training.data import batches, build_data, cache_all, look_through
+    from library.training.finish import begin_folder, finish
+    from library.training.length import plan_length
+    from library.training.loop import fit
+    from library.training.observers import build_observers
+    from library.training.plugins import check_plugins
+    from library.training.run import start_run
+    from library.training.trainer import build_trainer, host_parts, prepare_base, resume
+    from networks.build import build_network
+
+    check_plugins(config)
+    run = start_run(loaded)
+    datasets, pictures = look_through(run)
+    model = load_model(config.model, run.dtype, run.device)
+    data = build_data(run, datasets, pictures, model)
+    length = plan_length(config, data.updates_per_epoch, run.position)
+    begin_folder(run)
+    prepare_base(run, model)
+    data = cache_all(run, data, model)
+    network = build_network(config.network, model.hosts(host_parts(config)), model.family, run.seed)
+    trainer = build_trainer(run, model, network, length)
+    resume(run, trainer, data.fingerprint())
+    observers = build_observers(run, data, trainer, length)
+    fit(trainer, batches(run, data, model, length.span), length.span, observers.all)
+    finish(run, model, data, length.span, observers, loaded.warnings)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
