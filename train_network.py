@@ -21,7 +21,7 @@ def main() -> None:
     from library.training.finish import begin_folder, finish
     from library.training.length import plan_length
     from library.training.loop import fit
-    from library.training.observers import build_observers
+    from library.training.observers import build_observers, sample_requests
     from library.training.plugins import check_plugins
     from library.training.run import start_run
     from library.training.trainer import build_trainer, host_parts, prepare_base, resume
@@ -32,6 +32,7 @@ def main() -> None:
     datasets, pictures = look_through(run)
     model = load_model(config.model, run.dtype, run.device)
     data = build_data(run, datasets, pictures, model)
+    requests = sample_requests(run, model)
     length = plan_length(config, data.updates_per_epoch, run.position)
     begin_folder(run)
     prepare_base(run, model)
@@ -39,7 +40,7 @@ def main() -> None:
     network = build_network(config.network, model.hosts(host_parts(config)), model.family, run.seed)
     trainer = build_trainer(run, model, network, length)
     resume(run, trainer, data.fingerprint())
-    observers = build_observers(run, data, trainer, length)
+    observers = build_observers(run, data, trainer, length, requests)
     fit(trainer, batches(run, data, model, length.span), length.span, observers.all)
     finish(run, model, data, length.span, observers, loaded.warnings)
 

@@ -16,10 +16,11 @@ from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
 from library.lora_files.keys import sites
 from library.lora_files.layouts import KEY_LAYOUTS
-from networks.algorithm import Algorithm, Size
+from networks.algorithm import Algorithm
+from networks.apply import sizes_in_file
 from networks.base import Network
 from networks.foreign import ForeignNetwork, is_foreign
-from networks.inject import AdapterNetwork, tensors_by_site
+from networks.inject import AdapterNetwork
 from networks.options import parse_together
 from networks.rates import RateOptions, block_weights
 from networks.sizes import SizeOf, SizeOptions, sizes_from_file, sizes_from_options
@@ -121,21 +122,6 @@ def leaving_out(size_of: SizeOf, block_weights: list[float] | None) -> SizeOf:
     return lambda site: None if site.block is not None and block_weights[site.block] == 0 else size_of(site)
 
 
-def sizes_in_file(algorithm: Algorithm, tensors: Mapping[str, Tensor]) -> dict[str, Size]:
-    """Rank and alpha of each site in a file of this algorithm's.
-
-    Raises:
-        UserError: no site of the file is this algorithm's.
-    """
-    found = {key: algorithm.size_in_file(site_tensors) for key, site_tensors in tensors_by_site(tensors).items()}
-    sizes = {key: size for key, size in found.items() if size is not None}
-    if not sizes:
-        raise UserError(
-            "network_weights: the file holds no weights of this network_module, so dim_from_weights finds no ranks."
-        )
-    return sizes
-
-
 def described(config: NetworkConfig) -> dict[str, str]:
     """The configuration of the network as LoRA files carry it."""
     metadata = {
@@ -151,3 +137,14 @@ def described(config: NetworkConfig) -> dict[str, str]:
 
 def _is_algorithm(value: type) -> bool:
     return hasattr(value, "Options") and hasattr(value, "adapter") and hasattr(value, "size_in_file")
+
+
+def check_network(config: NetworkConfig) -> None:
+    """Import the network and check its options, before there is a model.
+
+    Raises:
+        UserError: unknown network, or options that it does not take.
+    """
+    plugin = find_plugin(config.network_module)
+    if not is_foreign(plugin):
+        parse_together((SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from pathlib import Path
 
@@ -62,25 +61,23 @@ class Log:
         self.span = span
         self.every = every
         self.processes = processes
-        self.bar = tqdm(
-            total=span.last_step, initial=span.first_step, desc="steps", dynamic_ncols=True, disable=not bar, smoothing=0.1
-        )
-        self.pending: deque[tuple[StepReport, Tensor, float]] = deque()
+        self.bar = tqdm(disable=True)
+        self.shows_bar = bar
+        self.pending: deque[tuple[StepReport, Tensor]] = deque()
         self.recent: deque[float] = deque(maxlen=span.updates_per_epoch)
         self.epoch_losses: list[float] = []
-        self.last_time = time.perf_counter()
 
     def before_training(self, step: int) -> None:
-        self.last_time = time.perf_counter()
+        self.bar = tqdm(
+            total=self.span.last_step, initial=step, desc="steps", dynamic_ncols=True, disable=not self.shows_bar, smoothing=0.1
+        )
 
     def after_step(self, report: StepReport) -> None:
         loss = torch.stack([losses.sum() for losses in report.losses]).sum() if report.losses else torch.zeros(())
         if self.processes > 1:
             loss = loss.clone()
             torch.distributed.all_reduce(loss)
-        now = time.perf_counter()
-        self.pending.append((report, loss, now - self.last_time))
-        self.last_time = now
+        self.pending.append((report, loss))
         if len(self.pending) > LAG:
             self._write(*self.pending.popleft())
 
@@ -95,7 +92,7 @@ class Log:
         """Mean loss over the last epoch's worth of steps."""
         return sum(self.recent) / len(self.recent) if self.recent else math.nan
 
-    def _write(self, report: StepReport, loss_sum: Tensor, seconds: float) -> None:
+    def _write(self, report: StepReport, loss_sum: Tensor) -> None:
         loss = loss_sum.item() / max(1, report.global_size)
         self.recent.append(loss)
         self.epoch_losses.append(loss)
@@ -103,7 +100,7 @@ class Log:
         values |= {f"lr/{name}": rate for name, rate in report.rates.items()}
         values |= {f"max_norm/{name}": value for name, value in report.norms.items()}
         values["norm/grad_norm"] = report.gradient_norm.item()
-        values |= {"speed/steps_per_second": 1 / max(seconds, 1e-9), "speed/waiting_for_data": report.data_seconds}
+        values |= {"speed/steps_per_second": 1 / report.seconds, "speed/waiting_for_data": report.data_seconds}
         if report.step % self.every == 0:
             self.board.scalars(values, report.step)
         if report.ends_epoch:

@@ -51,8 +51,10 @@ class StepReport:
     gradient_norm: Tensor
     norms: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Time of the whole update, without what observers do."""
     data_seconds: float = 0.0
-    """Time spent waiting for data."""
+    """Time of it spent waiting for data."""
 
 
 class Observer(Protocol):
@@ -100,6 +102,7 @@ def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers
             gradient_norm=gradient_norm,
             norms=norms,
             rates=trainer.optimizer.effective_rates(),
+            seconds=time.perf_counter() - started,
             data_seconds=data_seconds,
         )
         for observer in observers:

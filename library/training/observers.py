@@ -11,7 +11,8 @@ from PIL import Image
 
 from library.data.dataset import TrainingData
 from library.data.types import Example
-from library.inference.prompts import SampleRequest, read_prompts
+from library.inference.prompts import read_prompts
+from library.inference.requests import SampleRequest
 from library.inference.sample import generate
 from library.models.base import DiffusionModel, Part
 from library.training.checkpoint import Position
@@ -39,12 +40,12 @@ class Observers:
 
     @property
     def all(self) -> Sequence[Observer]:
-        """In the order in which they are told: files are saved before pictures are tried."""
-        return [each for each in (self.log, self.validation, self.saver, self.preview) if each is not None]
+        """In the order in which they are told: files are saved before pictures are tried; the bar starts with the steps."""
+        return [each for each in (self.validation, self.saver, self.preview, self.log) if each is not None]
 
 
 def build_observers(
-    run: Run, data: TrainingData, trainer: Trainer, length: Length
+    run: Run, data: TrainingData, trainer: Trainer, length: Length, requests: Sequence[SampleRequest]
 ) -> Observers:
     """What the configuration asks to be logged, measured, saved and sampled."""
     board = Board(log_folder(run) if run.is_main and run.config.logging.log_with == "tensorboard" else None)
@@ -55,7 +56,7 @@ def build_observers(
         log=Log(board, length.span, logging_config.log_every_n_steps, run.processes, shows_bar),
         validation=_validation(run, data, trainer, board),
         saver=_saver(run, data, trainer, length),
-        preview=_preview(run, data, trainer, board),
+        preview=_preview(run, data, trainer, board, requests),
     )
 
 
@@ -102,19 +103,32 @@ def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Sa
     )
 
 
-def _preview(run: Run, data: TrainingData, trainer: Trainer, board: Board) -> Preview | None:
+def sample_requests(run: Run, model: DiffusionModel) -> list[SampleRequest]:
+    """The pictures to be sampled during the run; none where none are asked for.
+
+    Raises:
+        UserError: mistakes in the prompt file.
+    """
     config = run.config.sampling
     asked = config.sample_every_n_steps or config.sample_every_n_epochs or config.sample_at_first
     if not config.sample_prompts or not asked:
-        return None
-    requests = _requests(run, trainer.model)
+        return []
+    width, height = run.config.buckets.resolution
+    default = SampleRequest("", width=width, height=height, seed=run.seed, sampler=config.sample_sampler)
+    return read_prompts(Path(config.sample_prompts), default, model.latents.stride)
+
+
+def _preview(
+    run: Run, data: TrainingData, trainer: Trainer, board: Board, requests: Sequence[SampleRequest]
+) -> Preview | None:
     if not requests:
         return None
+    config = run.config.sampling
     steps = None if config.sample_every_n_epochs else config.sample_every_n_steps
-    model, dropped = trainer.model, _parts_not_trained_with(run, data)
+    kept = _parts_of_training(run, data)
 
     def paint(wanted: Sequence[SampleRequest]) -> list[Image.Image]:
-        return paint_and_release(model, wanted, dropped)
+        return list(generate(trainer.model, wanted, trainer.network, keep=kept))
 
     return Preview(
         trainer=trainer,
@@ -129,18 +143,11 @@ def _preview(run: Run, data: TrainingData, trainer: Trainer, board: Board) -> Pr
     )
 
 
-def _parts_not_trained_with(run: Run, data: TrainingData) -> list[Part]:
-    """Parts that only previews need, and that are dropped again after each."""
-    parts: list[Part] = ["vae"] if data.material.latents is not None else []
-    if data.material.texts is not None and not run.config.network.base_weights:
+def _parts_of_training(run: Run, data: TrainingData) -> list[Part]:
+    """Parts that stay in memory; previews load the others for the moment."""
+    parts: list[Part] = ["unet"]
+    if data.material.latents is None:
+        parts.append("vae")
+    if data.material.texts is None or run.config.network.base_weights:
         parts.append("text_encoders")
     return parts
-
-
-def paint_and_release(model: DiffusionModel, wanted: Sequence[SampleRequest], dropped: Sequence[Part]) -> list[Image.Image]:
-    """Generate, and free what is only needed for that."""
-    try:
-        return list(generate(model, wanted))
-    finally:
-        for part in dropped:
-            model.release(part)

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from library.inference.prompts import SampleRequest
+from library.inference.requests import SampleRequest
 from library.inference.sheet import before_and_after
 from library.training.interval import Interval
 from library.training.log import Board

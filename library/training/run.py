@@ -101,6 +101,7 @@ def start_run(loaded: LoadedConfig) -> Run:
     config = loaded.config
     _check_launcher(config)
     keep_freed_memory()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which are not used
     accelerator = Accelerator(mixed_precision="no")
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
