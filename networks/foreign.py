@@ -120,9 +120,10 @@ class ForeignNetwork:
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not self._on:
                 return former(x, *args, **kwargs)
-            half = x.dtype in (torch.float16, torch.bfloat16)
-            with torch.autocast(x.device.type, x.dtype, enabled=half):
+            if x.dtype not in (torch.float16, torch.bfloat16):
                 return foreign(x, *args, **kwargs)
+            with torch.autocast(x.device.type, x.dtype):
+                return foreign(x, *args, **kwargs).to(x.dtype)
 
         return forward
 

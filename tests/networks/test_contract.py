@@ -1,0 +1,177 @@
+"""Promises that every network keeps, whatever its algorithm."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import networks.lora  # noqa: F401
+from library.config.schema.network import NetworkConfig
+from library.core.registry import NETWORKS
+from networks.base import Rates
+from networks.build import build_network
+from networks.merge import merge
+
+RATES = Rates({"unet": 1e-3, "te1": 1e-3})
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
+
+CASES = [
+    (name, scope, dtype)
+    for name in NETWORKS.names()
+    for scope in ("linear", "conv")
+    for dtype in (torch.float32, torch.bfloat16)
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}-{str(case[2])[6:]}")
+def case(tiny, disturb, request):
+    """(model, attach): attach(**config) puts the case's network into the model, disturbed unless asked otherwise."""
+    name, scope, dtype = request.param
+    model = tiny("sd1", dtype)
+
+    def attach(disturbed=True, seed=3, **config):
+        arguments = {"conv_dim": 2, "conv_alpha": 1} if scope == "conv" else {}
+        network = build_network(
+            NetworkConfig(network_module=name, network_alpha=2, network_args=arguments, **config),
+            model.hosts,
+            "sd1",
+            seed,
+        )
+        network.train()
+        if disturbed:
+            disturb(network)
+        return network
+
+    return model, attach
+
+
+def gradients(model, network):
+    parameters = [parameter for group in network.parameter_groups(RATES) for parameter in group.parameters]
+    loss = model.predict().float().square().mean() + model.encode("te1").float().square().mean()
+    return torch.autograd.grad(loss, parameters)
+
+
+def test_changes_nothing_before_training(case):
+    model, attach = case
+    before = model.predict(), model.encode("te1")
+    attach(disturbed=False)
+    assert torch.equal(model.predict(), before[0])
+    assert torch.equal(model.encode("te1"), before[1])
+
+
+def test_keeps_the_hosts_as_they_are(case):
+    model, attach = case
+    before = {name: value.clone() for host in model.hosts.values() for name, value in host.state_dict().items()}
+    paths = [path for host in model.hosts.values() for path, _ in host.named_modules()]
+    network = attach()
+    gradients(model, network)
+    after = {name: value for host in model.hosts.values() for name, value in host.state_dict().items()}
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert paths == [path for host in model.hosts.values() for path, _ in host.named_modules()]
+    assert not any(parameter.requires_grad for host in model.hosts.values() for parameter in host.parameters())
+
+
+def test_disabled_is_exactly_frozen(case):
+    model, attach = case
+    before = model.predict()
+    network = attach()
+    changed = model.predict()
+    with network.enabled(False):
+        assert torch.equal(model.predict(), before)
+        with network.enabled(True):
+            assert torch.equal(model.predict(), changed)
+        assert torch.equal(model.predict(), before)
+    assert torch.equal(model.predict(), changed) and not torch.equal(changed, before)
+
+
+def test_every_parameter_is_fp32_and_learns(case):
+    model, attach = case
+    network = attach()
+    grouped = [parameter for group in network.parameter_groups(RATES) for parameter in group.parameters]
+    assert len(grouped) == len({id(parameter) for parameter in grouped}) > 0
+    found = gradients(model, network)
+    assert all(parameter.dtype == gradient.dtype == torch.float32 for parameter, gradient in zip(grouped, found))
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in found)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(case):
+    model, attach = case
+    network = attach(network_dropout=0.3)
+    torch.manual_seed(5)
+    plain = gradients(model, network)
+    for host in model.hosts.values():
+        host.train()
+        switch = getattr(host, "gradient_checkpointing_enable", None) or host.enable_gradient_checkpointing
+        switch()
+    torch.manual_seed(5)
+    checkpointed = gradients(model, network)
+    assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed))
+
+
+def test_dropout_acts_in_training_only(case):
+    model, attach = case
+    network = attach(network_dropout=0.5)
+    assert not torch.equal(model.predict(), model.predict())
+    network.train(False)
+    assert torch.equal(model.predict(), model.predict())
+
+
+def test_merged_weights_act_as_the_network(case):
+    model, attach = case
+    frozen = model.predict(), model.encode("te1")
+    network = attach()
+    network.train(False)
+    network.set_multiplier(0.7)
+    acting = model.predict(), model.encode("te1")
+    merge(network, 0.7)
+    for was, now, merged in zip(frozen, acting, (model.predict(), model.encode("te1"))):
+        assert (merged - now).float().norm() < TOLERANCE[model.dtype] * now.float().norm()
+        assert (now - was).float().norm() > 5 * (merged - now).float().norm()
+
+
+def test_multiplier_zero_is_frozen(case):
+    model, attach = case
+    before = model.predict()
+    network = attach()
+    network.set_multiplier(0.0)
+    assert torch.equal(model.predict(), before)
+
+
+def test_saved_tensors_load_into_another_network(case):
+    model, attach = case
+    network = attach()
+    acting, saved = model.predict(), network.state_dict_to_save()
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    network.detach()
+    other = attach(disturbed=False, seed=99)
+    assert not torch.equal(model.predict(), acting)
+    other.load_saved(saved)
+    assert torch.equal(model.predict(), acting)
+    again = other.state_dict_to_save()
+    assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
+
+
+def test_norms_are_limited(case):
+    _, attach = case
+    network = attach()
+    before = torch.stack([network.delta(key).norm() for key in network.sites])
+    maximum = before.median().item() * 1.001  # not itself one of the norms
+    report = network.limit_norms(maximum)
+    after = torch.stack([network.delta(key).norm() for key in network.sites])
+    torch.testing.assert_close(after, before.clamp(max=maximum), rtol=1e-4, atol=1e-6)
+    assert report["keys_scaled"] == (before > maximum).sum() > 0
+    assert report["maximum_norm"] == pytest.approx(after.max().item(), rel=1e-4)
+    assert report["average_norm"] == pytest.approx(after.mean().item(), rel=1e-4)
+
+
+def test_initial_weights_depend_on_the_seed_alone(case):
+    _, attach = case
+    first = attach(disturbed=False)
+    first.detach()
+    torch.manual_seed(1234)
+    second = attach(disturbed=False)
+    second.detach()
+    third = attach(disturbed=False, seed=4)
+    a, b, c = (network.state_dict_to_save() for network in (first, second, third))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
