@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from library.core.errors import UserError, did_you_mean
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SETTINGS = (".json", ".txt", ".model")
+TIMEOUT = 20
+"""Seconds to wait for the hub."""
 
 
 def locate(name: str, key: str, prefer_half: bool = False) -> Path:
@@ -73,10 +76,13 @@ def _cached_snapshot(name: str) -> Path | None:
 
 def _download(name: str, key: str, prefer_half: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    # the hub's client raises its HTTP library's own errors where there is no connection, and libraries differ by version
+    unreachable: tuple[type[Any], ...] = (OSError, *HfHubHTTPError.__bases__)
     try:
-        wanted = _wanted_files(HfApi().list_repo_files(name), prefer_half)
+        listed = HfApi().model_info(name, timeout=TIMEOUT).siblings or []
+        wanted = _wanted_files([file.rfilename for file in listed], prefer_half)
         return Path(snapshot_download(name, allow_patterns=wanted))
     except GatedRepoError as error:
         raise UserError(
@@ -88,7 +94,7 @@ def _download(name: str, key: str, prefer_half: bool) -> Path:
             f"{key}: '{name}' is neither a file or folder here nor a public model on the hub. Check the spelling, "
             "or log in with `hf auth login` where the model is private."
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except unreachable as error:
         raise UserError(
             f"{key}: there is no file or folder '{name}', the local hub cache does not hold a model of that name, and "
             f"the hub cannot be reached ({type(error).__name__}). Check the spelling or the connection, or give the path "

@@ -54,14 +54,14 @@ def write_single_file(
 def random_modules(made_of: Recipe, dtype: torch.dtype, seed: int) -> dict[str, nn.Module]:
     """The model's modules by component name, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
-    modules = _empty_modules(made_of)
+    modules = empty_modules(made_of)
     for module in modules.values():
         state = {name: _random(name, value, dtype, generator) for name, value in module.state_dict().items()}
         module.load_state_dict(state, assign=True)
     return modules
 
 
-def _empty_modules(made_of: Recipe) -> dict[str, nn.Module]:
+def empty_modules(made_of: Recipe) -> dict[str, nn.Module]:
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection

@@ -34,6 +34,8 @@ _FOREIGN = {
     "only a VAE": ("encoder.down", "decoder.up"),
 }  # fmt: skip
 
+_REFINER = "'{}' is an SDXL refiner. Train on the base model."
+
 
 def refuse_foreign(file: Path, keys: Iterable[str]) -> None:
     """Say what a single file is, when it is no Stable Diffusion checkpoint in the original layout.
@@ -50,6 +52,21 @@ def refuse_foreign(file: Path, keys: Iterable[str]) -> None:
         f"'{file}' {found} (its first tensor is '{names[0] if names else 'none'}'). What is needed is a full checkpoint of "
         "SD 1.x, SD 2.x or SDXL in the original layout, with UNet and text encoders."
     )
+
+
+def refuse_relatives(file: Path, keys: Iterable[str]) -> None:
+    """Say what is special about a checkpoint that has a known UNet but cannot be trained here.
+
+    Raises:
+        UserError: an SDXL refiner, or a model with the noise process of Karras et al. 2022.
+    """
+    names = set(keys)
+    if "conditioner.embedders.0.model.ln_final.weight" in names:
+        raise UserError(_REFINER.format(file))
+    if names & {"edm_mean", "edm_vpred.sigma_max"}:
+        raise UserError(
+            f"'{file}' was trained with the noise process EDM (Playground, CosXL), which is not known here."
+        )
 
 
 def family_of_unet(shapes: Shapes, path: Path) -> Family:
@@ -84,7 +101,7 @@ def recognise(checkpoint: Checkpoint) -> Family:
     """
     family = family_of_unet(placed_shapes(checkpoint.component("unet").weights), checkpoint.path)
     if family == "sdxl" and "text_encoder" not in checkpoint.components:
-        raise UserError(f"'{checkpoint.path}' is an SDXL refiner. Train on the base model.")
+        raise UserError(_REFINER.format(checkpoint.path))
     return family
 
 

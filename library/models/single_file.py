@@ -15,7 +15,7 @@ from library.models.original_names import (
     vae_weights,
     without_text_model_level,
 )
-from library.models.recognise import family_of_unet, refuse_foreign
+from library.models.recognise import family_of_unet, refuse_foreign, refuse_relatives
 from library.models.weights import Placement, StoredTensor, Weights, placed_shapes, read_header
 
 UNET = "model.diffusion_model."
@@ -36,6 +36,7 @@ def read_single_file(file: Path) -> Checkpoint:
     unet = unet_weights(stripped(tensors, UNET))
     if not unet:
         refuse_foreign(file, tensors)
+    refuse_relatives(file, tensors)
     shapes = placed_shapes(unet)
     family = family_of_unet(shapes, file)
     components = {"unet": Component(unet_config(shapes, family), unet)}
