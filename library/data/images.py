@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import random
 import struct
 import zlib
@@ -21,10 +20,13 @@ from torch.nn.functional import avg_pool2d
 from library.data.buckets import Size
 from library.data.placement import Placement
 
-log = logging.getLogger("dojo")
-
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """Kinds of pictures that are read, whatever the file's ending; Pillow's rarer readers stay shut."""
+
+MODES = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B", "I;16L"}
+)
+"""Pillow's kinds of pixels that are converted."""
 
 MOST_PIXELS = 150_000_000
 
@@ -49,13 +51,13 @@ UPRIGHT = {
 """EXIF orientation -> what brings the stored pixels upright."""
 
 UNREADABLE = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, RuntimeError, struct.error,
+    zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises on damaged files."""
 
 
-NOT_FLOAT = "has floating-point pixels; save it as an 8- or 16-bit picture."
+BROKEN_PROFILE = (ImageCms.PyCMSError, *UNREADABLE)
 
 
 class PictureError(Exception):
@@ -92,8 +94,8 @@ def picture_size(path: Path) -> Size:
         with path.open("rb") as file:
             image = _opened(file, file.read(512))
             return _turned(image.size, image)
-    except UNREADABLE as error:
-        raise _unreadable(error) from error
+    except OSError as error:
+        raise PictureError(f"cannot be read ({error.strerror or error}).") from error
 
 
 def decode(data: bytes) -> Decoded:
@@ -102,13 +104,9 @@ def decode(data: bytes) -> Decoded:
     Raises:
         PictureError: damaged, truncated, of an unknown kind, or with too many pixels.
     """
-    try:
-        image = _opened(io.BytesIO(data), data[:512])
-        image.load()
-        turn = UPRIGHT.get(orientation(image))
-        rgb, alpha = _to_srgb(image)
-    except UNREADABLE as error:
-        raise _unreadable(error) from error
+    image = _loaded(_opened(io.BytesIO(data), data[:512]))
+    turn = UPRIGHT.get(orientation(image))
+    rgb, alpha = _to_srgb(image)
     if turn is not None:
         rgb, alpha = rgb.transpose(turn), alpha.transpose(turn) if alpha is not None else None
     return Decoded(rgb, alpha)
@@ -120,19 +118,12 @@ def inspect(data: bytes) -> Inspected:
     Raises:
         PictureError: as `decode`.
     """
-    try:
-        image = _opened(io.BytesIO(data), data[:512])
-        size = image.size
-        animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        # A JPEG's bytes are all read, but few pixels computed.
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-        image.load()
-        if image.mode == "F":
-            raise PictureError(NOT_FLOAT)
-        profile = image.info.get("icc_profile")
-        return Inspected(_turned(size, image), animated, profile is not None and _profile(profile) is None)
-    except UNREADABLE as error:
-        raise _unreadable(error) from error
+    image = _opened(io.BytesIO(data), data[:512])
+    size = image.size
+    # A JPEG's bytes are all read, but few pixels computed.
+    image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+    image = _loaded(image)
+    return Inspected(_turned(size, image), _is_animated(image), _has_broken_profile(image))
 
 
 def orientation(image: Image.Image) -> int:
@@ -201,6 +192,8 @@ def _opened(file: IO[bytes], start: bytes) -> Image.Image:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError as error:
         raise PictureError(f"is not a picture of a kind that is read ({', '.join(_formats())}).") from error
+    except UNREADABLE as error:
+        raise _unreadable(error) from error
     if image.width * image.height > MOST_PIXELS:
         raise PictureError(
             f"has too many pixels ({image.width}x{image.height}); at most {MOST_PIXELS // 10**6} million."
@@ -220,13 +213,32 @@ def _turned(size: Size, image: Image.Image) -> Size:
     return size[::-1] if orientation(image) >= 5 else size
 
 
+def _loaded(image: Image.Image) -> Image.Image:
+    """The picture with its pixels read."""
+    try:
+        image.load()
+    except UNREADABLE as error:
+        raise _unreadable(error) from error
+    if image.mode not in MODES:
+        raise PictureError(f"has pixels of a kind that is not read ({image.mode}); save it as PNG or JPEG in RGB.")
+    return image
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Several frames; a camera's MPO holds one picture in several sizes or views."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except UNREADABLE:
+        return True  # the first frame was read; those after it are damaged
+
+
 def _unreadable(error: Exception) -> PictureError:
     return PictureError(f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__}).")
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Colours in sRGB, and the opacity."""
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith("I"):
         return _from_deep_grey(image).convert("RGB"), None
     profile = image.info.get("icc_profile")
     alpha = None
@@ -239,43 +251,48 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         alpha = None if alpha.getextrema()[0] == 255 else alpha
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    converted = _by_profile(image, profile) if profile else None
+    try:
+        transform = _transform(profile, image.mode) if profile else None
+    except BROKEN_PROFILE:
+        transform = None  # told by the preflight
+    converted = ImageCms.applyTransform(image, transform) if transform is not None else None
     return converted or image.convert("RGB"), alpha
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bits; Pillow's own conversion clips everything above 255 to white."""
-    if image.mode == "F":
-        raise PictureError(NOT_FLOAT)
-    levels = np.asarray(image).astype(np.int64)
-    return Image.fromarray((levels.clip(0, 65535) * 255 + 32767) // 65535).convert("L")
+    levels = np.asarray(image).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Colours converted by the picture's own profile; None where it is sRGB, of another kind of colours, or broken."""
-    source = _profile(profile)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From colours of the profile to sRGB; None where they are sRGB, or the profile is for another kind of colours.
+
+    Raises:
+        BROKEN_PROFILE: one of those where the profile cannot be used.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     kinds = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-    if source is None or kinds.get(source.profile.xcolor_space.strip()) != image.mode:
+    if kinds.get(source.profile.xcolor_space.strip()) != mode:
         return None
-    if image.mode == "RGB" and "srgb" in (source.profile.profile_description or "").lower():
+    if mode == "RGB" and "srgb" in (source.profile.profile_description or "").lower():
         return None
-    try:
-        return ImageCms.profileToProfile(
-            image,
-            source,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except ImageCms.PyCMSError as error:
-        log.warning("a picture's colour profile cannot be applied (%s); its colours are read as sRGB", error)
-        return None
+    return ImageCms.buildTransform(
+        source,
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
 
 
-def _profile(data: bytes) -> ImageCms.ImageCmsProfile | None:
-    """The colour profile, None where it is broken; the preflight tells which pictures have broken ones."""
+def _has_broken_profile(image: Image.Image) -> bool:
+    mode = {"CMYK": "CMYK", "L": "L", "LA": "L", "La": "L", "1": "L"}.get(image.mode, "RGB")
+    profile = image.info.get("icc_profile")
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(data))
-    except (ImageCms.PyCMSError, *UNREADABLE):
-        return None
+        if profile:
+            _transform(profile, mode)
+    except BROKEN_PROFILE:
+        return True
+    return False

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from library.core.errors import UserError
+from library.data.cache import TensorCache
+from library.data.caching import cache_latents, cache_texts
+from library.data.checks import preflight
+from library.data.dataset import Prior, TrainingData, build_training_data
+from library.data.examples import load_pixels
+from library.data.placement import centred
+from library.data.types import Conditioning, LatentDistribution
+
+Make = Callable[..., Path]
+
+
+class Vae:
+    """Latents are means of 8x8 pixels; keeps the sizes of the batches it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+
+    def __call__(self, pixels_BCHW: Tensor) -> LatentDistribution:
+        self.batches.append(tuple(pixels_BCHW.shape))
+        mean_BChw = avg_pool2d(pixels_BCHW, 8)
+        return LatentDistribution(mean_BChw, mean_BChw.abs() / 10)
+
+
+class Encoder:
+    """A caption's length and letters as its hidden states."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        self.batches.append(list(captions))
+        lengths_B = torch.tensor([float(sum(caption.encode())) for caption in captions])
+        return {"hidden": lengths_B[:, None, None].expand(-1, 2, 3), "pooled": lengths_B[:, None]}
+
+
+def build(
+    path: Path, subset, dataset, *, rank: int = 0, processes: int = 1, prior: Prior | None = None, **settings
+) -> TrainingData:
+    validation_split = settings.pop("validation_split", 0.0)
+    datasets = [
+        dataset(subset(path, **settings), enable_bucket=True, train_batch_size=2, validation_split=validation_split)
+    ]
+    pictures = preflight(datasets).pictures
+    return build_training_data(datasets, pictures, seed=3, stride=8, rank=rank, processes=processes, prior=prior)
+
+
+def all_examples(data: TrainingData, epochs: int = 2) -> list:
+    steps = epochs * data.updates_per_epoch
+    return [example for key in data.step_keys(0, steps) for example in data[key].examples]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_cached_examples_equal_encoded_ones(tmp_path: Path, folder: Make, subset, dataset, on_disk: bool) -> None:
+    plain = build(folder(9), subset, dataset, flip_aug=True, validation_split=0.2)
+    vae = Vae()
+    cache = TensorCache(tmp_path / "cache" if on_disk else None)
+    cached = cache_latents(plain, vae, fingerprint="vae", cache=cache, batch_size=4)
+    assert sum(shape[0] for shape in vae.batches) == 2 * 7 + 2
+    assert max(shape[0] for shape in vae.batches) == 4
+    pairs = list(zip(all_examples(plain), all_examples(cached)))
+    pairs += zip(*([e for batch in data.validation.batches(3) for e in batch] for data in (plain, cached)))
+    for with_pixels, with_latents in pairs:
+        assert with_latents.pixels is None and with_pixels.latents is None
+        assert torch.equal(with_latents.latents.mean, avg_pool2d(with_pixels.pixels, 8))
+        assert replace(with_latents, latents=None) == replace(with_pixels, pixels=None)
+
+
+def test_a_warm_cache_never_calls_the_encoder(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    data = build(folder(6), subset, dataset)
+    first, second, other_vae = Vae(), Vae(), Vae()
+    cache_latents(data, first, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    cached = cache_latents(data, second, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert len(first.batches) == 6 and second.batches == []
+    assert all_examples(cached)[0].latents is not None
+    cache_latents(data, other_vae, fingerprint="another", cache=TensorCache(tmp_path / "cache"))
+    assert len(other_vae.batches) == 6
+
+
+def test_only_what_changed_is_encoded_again(tmp_path: Path, folder: Make, picture: Make, subset, dataset) -> None:
+    path, cache = folder(6), TensorCache(tmp_path / "cache")
+    cache_latents(build(path, subset, dataset), Vae(), fingerprint="vae", cache=cache)
+    before = (path / "03.png").stat()
+    picture(path / "03.png", seed=99)
+    os.utime(path / "03.png", ns=(before.st_atime_ns, before.st_mtime_ns))  # the time stamp says nothing
+    (path / "04.png").rename(path / "renamed.png")
+    (path / "04.txt").rename(path / "renamed.txt")
+    next((tmp_path / "cache").rglob("*.safetensors")).write_bytes(b"damaged")
+    vae = Vae()
+    cache_latents(build(path, subset, dataset), vae, fingerprint="vae", cache=cache)
+    assert len(vae.batches) in (1, 2)  # the damaged file may be that of the changed picture
+    flipped = Vae()
+    cache_latents(build(path, subset, dataset, flip_aug=True), flipped, fingerprint="vae", cache=cache)
+    assert len(flipped.batches) == 6
+
+
+def test_processes_share_the_work_on_disk_and_double_it_in_memory(
+    tmp_path: Path, folder: Make, subset, dataset
+) -> None:
+    path = folder(9)
+    for rank in range(2):
+        data = build(path, subset, dataset, rank=rank, processes=2)
+        alone, vae = Vae(), Vae()
+        cache_latents(data, alone, fingerprint="vae", cache=TensorCache())
+        cache_latents(data, vae, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+        assert len(alone.batches) == 9
+        assert len(vae.batches) == (5, 4)[rank]
+    rest = Vae()
+    cache_latents(build(path, subset, dataset), rest, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert rest.batches == []
+
+
+def test_latents_that_are_not_finite_name_their_picture(folder: Make, subset, dataset) -> None:
+    data = build(folder(6), subset, dataset)
+    worst = data.material.pictures[3]
+    pixels = load_pixels(data.material, worst, centred(worst.size, data.material.sizes[3]))[0]
+
+    def raises(pixels_BCHW: Tensor) -> LatentDistribution:
+        if any(torch.equal(one, pixels) for one in pixels_BCHW if one.shape == pixels.shape):
+            raise FloatingPointError
+        return Vae()(pixels_BCHW)
+
+    def returns_nan(pixels_BCHW: Tensor) -> LatentDistribution:
+        found = Vae()(pixels_BCHW)
+        for place, one in enumerate(pixels_BCHW):
+            if one.shape == pixels.shape and torch.equal(one, pixels):
+                found.mean[place, 0, 0, 0] = float("nan")
+        return found
+
+    for encode in (raises, returns_nan):
+        cache = TensorCache()
+        with pytest.raises(UserError, match=worst.path.name):
+            cache_latents(data, encode, fingerprint="vae", cache=cache, batch_size=3)
+
+
+@pytest.mark.parametrize("setting", [{"random_crop": True}, {"color_aug": True}, {"face_crop_aug_range": [1.0, 2.0]}])
+def test_options_that_rule_latents_out(folder: Make, subset, dataset, setting) -> None:
+    data = build(folder(3), subset, dataset, **setting)
+    with pytest.raises(UserError, match=f"{next(iter(setting))} of data.toml"):
+        cache_latents(data, Vae(), fingerprint="vae", cache=TensorCache())
+
+
+def test_masks_are_cached_with_their_latents(tmp_path: Path, folder: Make, picture: Make, subset, dataset) -> None:
+    path = folder(4)
+    for number in range(4):
+        picture(tmp_path / "masks" / f"{number:02d}.png", (96, 64) if number == 2 else (64, 64), seed=number)
+    plain = build(path, subset, dataset, conditioning_data_dir=str(tmp_path / "masks"), flip_aug=True)
+    cached = cache_latents(plain, Vae(), fingerprint="vae", cache=TensorCache())
+    for with_pixels, with_latents in zip(all_examples(plain), all_examples(cached)):
+        assert with_latents.mask.shape == (1, *with_latents.latents.mean.shape[1:])
+        assert torch.equal(with_latents.mask, with_pixels.mask)
+
+
+def test_every_caption_that_can_come_is_encoded_once(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    settings = {"caption_dropout_rate": 0.2, "trigger_word": "alex", "class_word": "man", "enable_wildcard": True}
+    path = folder(9, caption="alex, {red|blue} hair")
+    data = build(path, subset, dataset, prior=Prior(prior_prediction_rate=0.4), validation_split=0.2, **settings)
+    encoder = Encoder()
+    cached = cache_texts(data, encoder, fingerprint="te", cache=TensorCache(tmp_path / "cache"), batch_size=2)
+    expected = {"", *(f"{who}, {hair} hair" for who in ("alex", "man") for hair in ("red", "blue"))}
+    assert sorted(caption for batch in encoder.batches for caption in batch) == sorted(expected)
+    examples = all_examples(cached, epochs=20)
+    assert {example.caption for example in examples} == expected
+    examples += [example for batch in cached.validation.batches(2) for example in batch]
+    for example in examples:
+        assert example.conditioning["pooled"].tolist() == [float(sum(example.caption.encode()))]
+        assert example.conditioning["hidden"].shape == (2, 3)
+    again = Encoder()
+    cache_texts(data, again, fingerprint="te", cache=TensorCache(tmp_path / "cache"))
+    assert again.batches == []
+
+
+def test_captions_that_vary_too_much_name_the_option(folder: Make, subset, dataset) -> None:
+    data = build(folder(3, caption="a, b, c, d, e, f, g"), subset, dataset, shuffle_caption=True)
+    with pytest.raises(UserError, match="shuffle_caption"):
+        cache_texts(data, Encoder(), fingerprint="te", cache=TensorCache())
+
+
+def test_a_cache_deleted_in_the_middle_is_told(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    data = cache_latents(build(folder(3), subset, dataset), Vae(), fingerprint="v", cache=TensorCache(tmp_path / "c"))
+    for path in (tmp_path / "c").rglob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match="vanished"):
+        data[0, 0]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from library.core.errors import UserError
+from library.data.checks import fewest_tokens, preflight
+from library.data.findings import Finding, raise_errors, report
+
+Make = Callable[..., Path]
+
+
+def said(findings: list[Finding], word: str) -> list[str]:
+    return [f"{f.severity} {Path(f.path).name}" for f in findings if word in f"{f.message} {f.advice}"]
+
+
+@pytest.fixture
+def faulty(folder: Make, picture: Make) -> Path:
+    """Twelve good pictures, and one of each bad kind."""
+    path = folder(12)
+    whole = picture(path / "truncated.jpg", (128, 128), caption="alex").read_bytes()
+    (path / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (path / "empty.png").write_bytes(b"")
+    (path / "page.png").write_bytes(b"<!DOCTYPE html><title>404</title>")
+    picture(path / "dot.png", (1, 1), caption="alex")
+    picture(path / "strip.png", (10000, 8), caption="alex")
+    picture(path / "panorama.png", (900, 100), caption="alex")
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(path / "moves.gif", save_all=True, append_images=frames[1:])
+    (path / "moves.txt").write_text("alex", encoding="utf-8")
+    return path
+
+
+def test_every_bad_picture_is_named_in_one_report(faulty: Path, subset, dataset) -> None:
+    survey = preflight([dataset(subset(faulty))])
+    bad = {"truncated.jpg", "empty.png", "page.png", "dot.png", "strip.png", "panorama.png"}
+    assert {Path(f.path).name for f in survey.findings if "left out" in f.advice} == bad
+    assert {p.path.name for p in survey.pictures} == {f"{n:02d}.png" for n in range(12)} | {"moves.gif"}
+    assert said(survey.findings, "animated") == ["warning moves.gif"]
+    assert all(name in report(survey.findings) for name in bad)
+    assert "1x1" in report(survey.findings) and "10000x8" in report(survey.findings)
+    raise_errors(survey.findings)
+
+
+def test_strict_stops_with_all_of_them(faulty: Path, subset, dataset) -> None:
+    with pytest.raises(UserError) as caught:
+        raise_errors(preflight([dataset(subset(faulty))], strict=True).findings)
+    assert all(name in str(caught.value) for name in ("truncated.jpg", "empty.png", "page.png", "moves.gif"))
+
+
+def test_pictures_are_known_by_their_bytes(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    (path / "copy.png").write_bytes((path / "00.png").read_bytes())
+    survey = preflight([dataset(subset(path))])
+    contents = {p.path.name: p.content for p in survey.pictures}
+    assert len(set(contents.values())) == 12 and contents["copy.png"] == contents["00.png"]
+    assert said(survey.findings, "copy of") == ["notice copy.png"]
+
+
+@pytest.mark.parametrize(
+    ("count", "severity", "words"),
+    [(0, "error", "not one picture"), (1, "warning", "one picture"), (9, "warning", "9 different pictures")],
+)
+def test_too_few_pictures(tmp_path: Path, folder: Make, subset, dataset, count: int, severity: str, words: str) -> None:
+    path = folder(count) if count else tmp_path
+    (finding,) = [f for f in preflight([dataset(subset(path))]).findings if words in f.message]
+    assert finding.severity == severity
+    assert count == 0 or "15 for a character, 20 for a style" in finding.advice
+
+
+def test_enough_pictures_and_nothing_to_say(folder: Make, subset, dataset) -> None:
+    findings = preflight([dataset(subset(folder(10), trigger_word="alex"))]).findings
+    assert [f.severity for f in findings] == ["notice"]  # where captions are read from
+
+
+def test_nothing_but_regularisation_pictures(folder: Make, subset, dataset) -> None:
+    findings = preflight([dataset(subset(folder(3), is_reg=True))]).findings
+    assert said(findings, "No training data")
+
+
+def test_captions_without_the_trigger(folder: Make, subset, dataset) -> None:
+    path = folder(12, caption="alex, boxing")
+    (path / "03.txt").write_text("alexander, boxing", encoding="utf-8")
+    (path / "04.txt").write_text("boxing\nalex", encoding="utf-8")
+    asked = subset(path, trigger_word="alex", class_word="man")
+    findings = preflight([dataset(asked)]).findings
+    assert said(findings, "trigger word 'alex'") == ["warning 03.txt", "warning 04.txt"]
+    assert said(findings, "has 2 lines") == ["notice 04.txt"]
+    prefixed = replace(asked, captions=replace(asked.captions, caption_prefix="alex,"))
+    assert said(preflight([dataset(prefixed)]).findings, "trigger word") == []
+    assert said(preflight([dataset(replace(asked, is_reg=True))]).findings, "trigger word") == []
+
+
+def test_captions_that_are_surely_too_long(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    (path / "03.txt").write_text(", ".join(["word"] * 38), encoding="utf-8")
+    (path / "04.txt").write_text(", ".join(["word"] * 39), encoding="utf-8")  # 77 tokens
+    assert said(preflight([dataset(subset(path))]).findings, "more than 75 tokens") == ["warning 04.txt"]
+    assert said(preflight([dataset(subset(path))], max_token_length=150).findings, "tokens") == []
+
+
+def test_fewest_tokens_is_what_clip_splits_first() -> None:
+    assert fewest_tokens("a man's hat, 42!! snake_case") == len(
+        ["a", "man", "'s", "hat", ",", "4", "2", "!!", "snake", "_", "case"]
+    )
+
+
+def test_small_pictures_odd_masks_and_wrong_colours(
+    tmp_path: Path, folder: Make, picture: Make, subset, dataset
+) -> None:
+    path = folder(12, caption="x")
+    picture(tmp_path / "masks" / "00.png", (64, 64))
+    for number in range(1, 12):
+        picture(tmp_path / "masks" / f"{number:02d}.png", (96, 64) if number % 3 == 2 else (64, 64))
+    picture(tmp_path / "masks" / "01.png", (64, 32))
+    (tmp_path / "masks" / "03.png").write_bytes(b"nothing")
+    asked = subset(path, conditioning_data_dir=str(tmp_path / "masks"), background_color="whiteish")
+    findings = preflight([dataset(asked, resolution=[256, 256], enable_bucket=True, max_bucket_reso=500)]).findings
+    assert said(findings, "not the same shape") == ["warning 01.png"]
+    assert said(findings, "the mask is not a picture") == ["error 03.png"]
+    assert len(said(findings, "It is enlarged")) == 12
+    assert said(findings, "'whiteish' is not a colour")[0].startswith("error")
+    assert said(findings, "32 and 512 are used")
+
+
+def test_a_hundred_pictures_take_less_than_three_seconds_of_computing(tmp_path: Path, subset, dataset) -> None:
+    levels = np.linspace(0, 255, 1024)
+    gradient_HWC = np.stack([np.add.outer(levels, levels) / 2, *np.meshgrid(levels, levels)], axis=-1).astype(np.uint8)
+    Image.fromarray(gradient_HWC).save(tmp_path / "000.jpg", quality=92)
+    data = (tmp_path / "000.jpg").read_bytes()
+    for number in range(1, 100):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(data)
+    started = time.process_time()
+    survey = preflight([dataset(subset(tmp_path))])
+    assert time.process_time() - started < 3
+    assert len(survey.pictures) == 100
+
+
+def test_reports_put_like_with_like() -> None:
+    findings = [
+        Finding("notice", "c", "is odd."),
+        *(Finding("warning", f"file{n}", "is bad.", "Mend it.") for n in range(10)),
+        Finding("error", "", "Nothing at all."),
+    ]
+    lines = report(findings).split("\n")
+    assert lines[0] == "error: Nothing at all."
+    assert lines[1] == "warning: 10 files: is bad. Mend it."
+    assert lines[2].strip() == "file0" and lines[10].strip() == "and 2 more"
+    assert lines[11] == "notice: c: is odd."

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import io
+import random
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from library.data.images import (
+    PictureError,
+    decode,
+    decode_mask,
+    inspect,
+    jittered,
+    over_background,
+    picture_size,
+    placed,
+    to_mask,
+    to_pixels,
+)
+from library.data.placement import Placement, centred, mirrored
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds almost nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def corners() -> Image.Image:
+    """48x32; red, green, blue, white corners, so that every turn shows."""
+    image = Image.new("RGB", (48, 32))
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    for colour, place in zip(colours, [(0, 0), (24, 0), (0, 16), (24, 16)]):
+        image.paste(colour, (*place, place[0] + 24, place[1] + 16))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_exif_orientations_come_upright(tmp_path: Path, kind: str, orientation: int) -> None:
+    # What a viewer must do to the stored pixels (EXIF 2.3, table 6), undone here to store them.
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }
+    upright_HWC = np.asarray(corners())
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright_HWC)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    data = saved(stored, kind, exif=exif, **options)
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+
+    decoded_HWC = np.asarray(decode(data).rgb).astype(int)
+    assert picture_size(path) == inspect(data).size == decode(data).rgb.size == (48, 32)
+    assert np.abs(decoded_HWC - upright_HWC).max() <= 8
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    levels_HW = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    rgb_HWC = np.asarray(decode(saved(Image.fromarray(levels_HW))).rgb)
+    assert np.array_equal(rgb_HWC[..., 0], np.rint(levels_HW / 257.0).astype(np.uint8))
+    assert (rgb_HWC[..., 0] == rgb_HWC[..., 2]).all()
+
+
+def test_big_endian_16_bit_tiff() -> None:
+    levels_HW = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(">u2")
+    image = Image.frombytes("I;16B", (64, 64), levels_HW.tobytes())
+    rgb_HWC = np.asarray(decode(saved(image, "TIFF")).rgb)
+    assert np.array_equal(rgb_HWC[..., 0], np.rint(levels_HW.astype(float) / 257.0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("ink", "expected"),
+    [((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))],
+)
+def test_cmyk_jpeg(ink: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    data = saved(Image.new("CMYK", (32, 32), ink), "JPEG", quality=95)
+    assert np.abs(np.asarray(decode(data).rgb).astype(int)[16, 16] - expected).max() <= 4
+
+
+def gamma_profile(gamma: float) -> bytes:
+    """An RGB profile with sRGB's primaries and a plain power curve: the sRGB profile with its curves exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
+    offset = len(profile)
+    profile += curve + bytes(-len(curve) % 4)
+    tags = struct.unpack(">I", profile[128:132])[0]
+    for entry in range(132, 132 + 12 * tags, 12):
+        if profile[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[entry + 4 : entry + 12] = struct.pack(">II", offset, len(curve))
+        if profile[entry : entry + 4] == b"desc":
+            start, size = struct.unpack(">II", profile[entry + 4 : entry + 12])
+            profile[start : start + size] = bytes(profile[start : start + size]).replace(
+                b"\0s\0R\0G\0B", b"\0d\0e\0m\0o"
+            )
+    profile[:4] = struct.pack(">I", len(profile))
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_profile_is_applied(mode: str) -> None:
+    image = Image.new(mode, (32, 32), (128, 64, 200, 90)[: len(mode)])
+    decoded = decode(saved(image, icc_profile=gamma_profile(1.0)))
+    linear = np.array([128, 64, 200]) / 255
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    assert np.abs(np.asarray(decoded.rgb)[16, 16] - 255 * srgb).max() <= 1.5
+    assert (decoded.alpha is not None) == (mode == "RGBA")
+
+
+def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_told() -> None:
+    image = Image.new("RGB", (32, 32), (128, 64, 200))
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (own, b"not a profile"):
+        data = saved(image, icc_profile=profile)
+        assert np.asarray(decode(data).rgb)[0, 0].tolist() == [128, 64, 200]
+        assert inspect(data).profile_broken == (profile != own)
+
+
+def test_transparency_is_filled_with_the_background() -> None:
+    image = Image.new("RGBA", (32, 32), (255, 0, 0, 255))
+    image.paste((0, 255, 0, 0), (0, 0, 16, 32))  # hidden green
+    image.paste((0, 0, 255, 128), (16, 16, 32, 32))
+    decoded = decode(saved(image))
+    filled_HWC = np.asarray(over_background(decoded, "#0a141e"))
+    assert filled_HWC[0, 0].tolist() == [10, 20, 30]
+    assert filled_HWC[0, 31].tolist() == [255, 0, 0]
+    assert np.abs(filled_HWC[31, 31] - np.array([10 * 127, 20 * 127, 30 * 127 + 255 * 128]) / 255).max() <= 1
+    assert decoded.alpha is not None and decoded.alpha.getpixel((31, 31)) == 128
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "L"])
+def test_transparency_of_palettes_and_greys(mode: str) -> None:
+    if mode == "P":
+        image = Image.new("P", (32, 32), 0)
+        image.putpalette([255, 0, 0, 0, 0, 255])
+        image.paste(1, (0, 0, 16, 32))
+        data = saved(image, transparency=b"\xff\x00")
+        kept = [255, 0, 0]
+    elif mode == "LA":
+        image = Image.new("LA", (32, 32), (100, 255))
+        image.paste((7, 0), (0, 0, 16, 32))
+        data, kept = saved(image), [100, 100, 100]
+    else:
+        image = Image.new("L", (32, 32), 100)
+        image.paste(7, (0, 0, 16, 32))
+        data, kept = saved(image, transparency=7), [100, 100, 100]
+    filled_HWC = np.asarray(over_background(decode(data), "white"))
+    assert filled_HWC[0, 0].tolist() == [255, 255, 255]
+    assert filled_HWC[0, 31].tolist() == kept
+
+
+def test_an_opaque_alpha_channel_counts_as_none() -> None:
+    assert decode(saved(Image.new("RGBA", (32, 32), (1, 2, 3, 255)))).alpha is None
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_animations(kind: str) -> None:
+    first, second = Image.new("RGB", (32, 32), (200, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 200))
+    data = saved(first, kind, save_all=True, append_images=[second], duration=100)
+    assert inspect(data).animated
+    assert np.abs(np.asarray(decode(data).rgb).astype(int)[16, 16] - [200, 0, 0]).max() <= 4
+    assert not inspect(saved(first, kind)).animated
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_files_are_found(kind: str, progressive: bool) -> None:
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(noise_HWC), kind, **({"progressive": progressive} if kind == "JPEG" else {}))
+    inspect(data)
+    for look in (inspect, decode):
+        with pytest.raises(PictureError, match=r"cannot be decoded"):
+            look(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html><body>403 Forbidden</body></html>", "web page"),
+        (b"\n <html><body></body></html>", "web page"),
+        (b"%PDF-1.7 something", "not a picture of a kind that is read"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be|not a picture"),
+        (png_header(20000, 20000), "pixels"),
+        (png_header(13000, 12000), "too many pixels"),
+    ],
+)
+def test_files_that_are_no_pictures(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    started = time.perf_counter()
+    for look in (lambda: picture_size(path), lambda: inspect(data), lambda: decode(data)):
+        with pytest.raises(PictureError, match=reason):
+            look()
+    assert time.perf_counter() - started < 1
+
+
+def test_kinds_of_pixels_that_are_not_read() -> None:
+    data = saved(Image.new("F", (32, 32), 0.5), "TIFF")
+    for look in (inspect, decode):
+        with pytest.raises(PictureError, match="kind that is not read"):
+            look(data)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "RGBX"])
+def test_other_kinds_of_pixels(mode: str) -> None:
+    data = saved(Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode), "TIFF")
+    assert inspect(data).size == (32, 32)
+    assert np.asarray(decode(data).rgb).min() >= 250
+
+
+def test_resize_crop_and_flip() -> None:
+    image = corners()
+    placement = Placement(original=(48, 32), resized=(96, 64), left=20, top=0, target=(64, 64))
+    out = placed(image, placement, "lanczos")
+    assert out.size == (64, 64)
+    assert out.getpixel((0, 0)) == (255, 0, 0) and out.getpixel((63, 0)) == (0, 255, 0)
+    assert out.getpixel((27, 0))[0] > 128 > out.getpixel((28, 0))[0]  # the seam at 48 - 20
+    flipped = placed(image, mirrored(placement), "lanczos")
+    assert np.array_equal(np.asarray(flipped), np.asarray(out)[:, ::-1])
+
+
+def test_area_interpolation_averages() -> None:
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
+    means = np.asarray(grey).reshape(4, 2, 4, 2).mean(axis=(1, 3))
+    out = np.asarray(placed(grey, centred((8, 8), (4, 4)), "area"))
+    assert np.abs(out - means).max() <= 0.5
+
+
+def test_pixels_are_between_minus_one_and_one() -> None:
+    pixels_CHW = to_pixels(corners())
+    assert pixels_CHW.shape == (3, 32, 48) and pixels_CHW.dtype == torch.float32
+    assert pixels_CHW[:, 0, 0].tolist() == [1.0, -1.0, -1.0]
+
+
+def test_masks_follow_their_picture_to_latent_size() -> None:
+    mask = Image.new("L", (48, 32), 0)
+    mask.paste(255, (0, 0, 24, 32))
+    placement = Placement(original=(96, 64), resized=(48, 32), left=8, top=0, target=(32, 32))
+    assert to_mask(mask, placement, 8)[0].tolist() == [[1, 1, 0, 0]] * 4
+    assert to_mask(mask, mirrored(placement), 8)[0].tolist() == [[0, 0, 1, 1]] * 4
+    half = Placement(original=(48, 32), resized=(48, 32), left=4, top=0, target=(32, 32))
+    assert to_mask(mask, half, 8)[0, 0].tolist() == [1, 1, 0.5, 0]
+
+
+def test_a_mask_file_is_read_by_its_red_channel() -> None:
+    assert decode_mask(saved(Image.new("RGB", (32, 32), (77, 1, 2)))).getpixel((0, 0)) == 77
+
+
+def test_colour_jitter_touches_a_third_and_keeps_the_picture_alike() -> None:
+    image = corners().resize((64, 64))
+    before_HWC = np.asarray(image).astype(int)
+    changed = 0
+    for seed in range(300):
+        after_HWC = np.asarray(jittered(image, random.Random(seed))).astype(int)
+        changed += bool((after_HWC != before_HWC).any())
+        assert np.abs(after_HWC - before_HWC).max() <= 90
+    assert 60 <= changed <= 140
+    grey = Image.new("RGB", (8, 8), (128, 128, 128))
+    levels = {jittered(grey, random.Random(seed)).getpixel((0, 0))[0] for seed in range(300)}
+    assert levels <= set(range(round(255 * (128 / 255) ** 1.05) - 1, round(255 * (128 / 255) ** 0.95) + 2))
+    assert len(levels) > 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF"])
+def test_damaged_bytes_are_told_or_read_alike(kind: str) -> None:
+    """Whatever the damage: either both looks refuse the file as a picture, or both see the same size."""
+    image, other = corners(), corners().rotate(180)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    more = {"save_all": True, "append_images": [other]} if kind in ("GIF", "WEBP", "PNG") else {}
+    whole = saved(image, kind, **({} if kind in ("GIF", "BMP") else {"exif": exif, "icc_profile": profile}), **more)
+    rng = random.Random(kind)
+    for _ in range(60):
+        data = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+        for _ in range(rng.randrange(6) if data else 0):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        seen, read = tried(inspect, bytes(data)), tried(decode, bytes(data))
+        assert (seen and seen.size) == (read and read.rgb.size)
+
+
+def tried(look: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return look(data)
+    except PictureError:
+        return None

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from library.data.findings import Finding
+from library.data.sources import scan
+
+Make = Callable[..., Path]
+
+
+def said(findings: list[Finding], word: str) -> list[Finding]:
+    return [finding for finding in findings if word in f"{finding.message} {finding.advice}"]
+
+
+def test_a_folder_in_order_with_sizes_and_captions(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.webp", "ü 🥊 long name.bmp", "d.gif", "e.avif"):
+        picture(tmp_path / name, (40, 60), caption=f"caption of {name}")
+    picture(tmp_path / "sub" / "z.png")
+    (tmp_path / "._b.png").write_bytes(b"mac")
+    (tmp_path / "notes.md").write_text("x", encoding="utf-8")
+    survey = scan([dataset(subset(tmp_path, num_repeats=3))])
+    assert [p.path.name for p in survey.pictures] == [
+        "a.jpeg",
+        "b.PNG",
+        "c.webp",
+        "d.gif",
+        "e.avif",
+        "ü 🥊 long name.bmp",
+    ]
+    assert all(
+        p.size == (40, 60) and p.repeats == 3 and p.caption == f"caption of {p.path.name}" for p in survey.pictures
+    )
+    assert said(survey.findings, "subfolders (sub)") and said(survey.findings, ".txt files")
+
+
+def test_which_caption_file_is_taken(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", caption="text")
+    (tmp_path / "a.caption").write_text("caption", encoding="utf-8")
+    picture(tmp_path / "b.png", caption="text")
+    for extension, expected in [(None, ["caption", "text"]), (".txt", ["text", "text"]), ("TXT", ["text", "text"])]:
+        survey = scan([dataset(subset(tmp_path, caption_extension=extension))])
+        assert [p.caption for p in survey.pictures] == expected
+
+
+def test_captions_are_found_whatever_the_spelling(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "A.png", seed=1)
+    picture(tmp_path / "a.png", seed=2)
+    (tmp_path / "A.txt").write_text("large", encoding="utf-8")
+    if (tmp_path / "a.txt").exists():
+        pytest.skip("this file system does not know cases")
+    (tmp_path / "a.txt").write_text("small", encoding="utf-8")
+    picture(tmp_path / "B.png")
+    (tmp_path / "b.TXT").write_text("other case", encoding="utf-8")
+    picture(tmp_path / (unicodedata.normalize("NFC", "é") + ".png"))
+    (tmp_path / (unicodedata.normalize("NFD", "é") + ".txt")).write_text("accent", encoding="utf-8")
+    picture(tmp_path / "f_10_10_5_5.png")
+    (tmp_path / "f.txt").write_text("face", encoding="utf-8")
+    captions = {p.path.stem: p.caption for p in scan([dataset(subset(tmp_path))]).pictures}
+    assert captions == {"A": "large", "a": "small", "B": "other case", "é": "accent", "f_10_10_5_5": "face"}
+
+
+def test_missing_and_empty_captions(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png", caption=" \n ")
+    without = scan([dataset(subset(tmp_path))])
+    assert [p.caption for p in without.pictures] == ["", ""]
+    assert [f.severity for f in said(without.findings, "empty")] == ["warning", "warning"]
+    tokens = scan([dataset(subset(tmp_path, class_tokens="alex man"))])
+    assert [p.caption for p in tokens.pictures] == ["alex man", "alex man"]
+    assert len(said(tokens.findings, "'alex man'")) == 2
+
+
+def test_a_wrong_caption_extension_is_told(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    survey = scan([dataset(subset(tmp_path, caption_extension=".caption"))])
+    assert [f.severity for f in said(survey.findings, "some in .txt")] == ["warning"]
+
+
+def test_same_names_and_unread_kinds_are_told(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.jpg", seed=1)
+    picture(tmp_path / "a.png", seed=2, caption="both")
+    (tmp_path / "b.heic").write_bytes(b"x")
+    survey = scan([dataset(subset(tmp_path))])
+    assert [p.caption for p in survey.pictures] == ["both", "both"]
+    assert said(survey.findings, "same name as a.jpg") and said(survey.findings, ".heic")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n123"])
+def test_unreadable_headers_are_left_out(tmp_path: Path, picture: Make, subset, dataset, content: bytes) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    (tmp_path / "bad.png").write_bytes(content)
+    survey = scan([dataset(subset(tmp_path))])
+    assert [p.path.name for p in survey.pictures] == ["a.png"]
+    assert [(f.severity, Path(f.path).name) for f in said(survey.findings, "left out")] == [("warning", "bad.png")]
+
+
+def test_folders_that_are_missing_empty_or_too_high_up(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "alexander" / "10_alex" / "a.png")
+    for folder, hint in [("alexandr", "Did you mean 'alexander'"), ("alexander", "its subfolders (10_alex)")]:
+        survey = scan([dataset(subset(tmp_path / folder))])
+        assert survey.pictures == []
+        assert said(survey.findings, hint)[0].severity == "error"
+
+
+def test_subfolders_that_are_subsets_themselves_are_not_told(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    picture(tmp_path / "10_alex" / "b.png", caption="x")
+    survey = scan([dataset(subset(tmp_path), subset(tmp_path / "10_alex"))])
+    assert [(p.path.name, p.subset) for p in survey.pictures] == [("a.png", 0), ("b.png", 1)]
+    assert not said(survey.findings, "subfolders")
+
+
+def test_a_subset_given_twice_counts_once(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    twice = scan([dataset(subset(tmp_path), subset(tmp_path))])
+    assert len(twice.pictures) == 1 and said(twice.findings, "twice")
+    other_dataset = scan([dataset(subset(tmp_path)), dataset(subset(tmp_path))])
+    assert [p.dataset for p in other_dataset.pictures] == [0, 1]
+
+
+def test_no_repeats_no_subset(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    survey = scan([dataset(subset(tmp_path, num_repeats=0))])
+    assert survey.pictures == [] and said(survey.findings, "num_repeats is 0")
+
+
+def test_metadata_names_pictures_in_several_ways(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    root = tmp_path / "root"
+    for name in ("a.png", "b.c.png", "sub/d.jpg", "e.webp"):
+        picture(root / name)
+    entries = {
+        str(root / "a.png"): {"caption": "A", "tags": "t"},
+        "b.c": {"caption": "B"},
+        "sub/d": {"tags": "D"},
+        "e.webp": {},
+        "gone": {"caption": "?"},
+    }
+    (tmp_path / "m.json").write_text(json.dumps(entries), encoding="utf-8")
+    survey = scan([dataset(subset(root, metadata_file=tmp_path / "m.json"))])
+    assert {p.path.name: p.caption for p in survey.pictures} == {
+        "a.png": "A,t",
+        "b.c.png": "B",
+        "d.jpg": "D",
+        "e.webp": "",
+    }
+    assert [f.path for f in said(survey.findings, "not found")] == ["gone"]
+
+
+def test_masks_are_found_by_name_and_missed_by_name(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "pictures" / name, caption="x")
+    picture(tmp_path / "masks" / "a.jpg")
+    survey = scan([dataset(subset(tmp_path / "pictures", conditioning_data_dir=str(tmp_path / "masks")))])
+    assert [p.mask_path and p.mask_path.name for p in survey.pictures] == ["a.jpg", None]
+    assert [(f.severity, Path(f.path).name) for f in said(survey.findings, "no mask")] == [("error", "b.png")]
