@@ -13,8 +13,11 @@ from library.config.schema.data import CaptionConfig
 
 T = TypeVar("T")
 
-MOST_VARIANTS = 256
-"""Beyond this many decisions' outcomes, a caption's variants are not listed."""
+MOST_VARIANTS = 64
+"""A caption of which more can be made is not worth caching: each takes as much memory as a small picture's latents."""
+
+MOST_PATHS = 1024
+"""Ways through the decisions that are tried to find them."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,14 @@ def variants(caption: str, settings: CaptionConfig) -> list[str] | None:
     """Every caption that the pipeline can make of this one, sorted; None where they are too many to list."""
     found: set[str] = set()
     path: list[tuple[int, int]] | None = []
-    for _ in range(MOST_VARIANTS):
+    for _ in range(MOST_PATHS):
         assert path is not None
         every = Enumerated([choice for choice, _ in path])
         found.add(compose(caption, settings, every))
         path = _next_path(every.taken)
-        if path is None:
-            return sorted(found)
-    return None
+        if path is None or len(found) > MOST_VARIANTS:
+            break
+    return sorted(found) if path is None and len(found) <= MOST_VARIANTS else None
 
 
 def without_trigger(caption: str, trigger: str, class_word: str, separator: str = ",") -> str:

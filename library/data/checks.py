@@ -15,7 +15,9 @@ from library.data.cache import content_hash
 from library.data.captions import mentions
 from library.data.findings import Finding, made_strict
 from library.data.images import PictureError, inspect
+from library.data.placement import face_of
 from library.data.sources import LEFT_OUT, Picture, Survey, in_threads, scan
+from library.data.split import balanced_repeats
 
 FEW_PICTURES = 10
 
@@ -28,13 +30,16 @@ MOST_ENLARGED = 2.0
 MASK_SHAPE_TOLERANCE = 0.02
 
 
-def preflight(datasets: Sequence[Dataset], *, strict: bool = False, max_token_length: int = 75) -> Survey:
+def preflight(
+    datasets: Sequence[Dataset], *, strict: bool = False, max_token_length: int = 75, progress: bool = False
+) -> Survey:
     """Find, fully decode and judge every picture and caption.
 
     Args:
         datasets: the resolved datasets.
         strict: warnings become errors.
         max_token_length: captions that are surely longer are reported.
+        progress: show a bar with the time left.
 
     Returns:
         The pictures to use, with the hash of their bytes, and the findings of every kind; bad pictures are left out
@@ -44,7 +49,7 @@ def preflight(datasets: Sequence[Dataset], *, strict: bool = False, max_token_le
         UserError: a metadata file is not of the right form.
     """
     scanned = scan(datasets)
-    read = in_threads(_read, scanned.pictures, threads=max(2, available_cores()))
+    read = in_threads(_read, scanned.pictures, max(2, available_cores()), "checking pictures" if progress else "")
     pictures = [picture for picture, _ in read if picture is not None]
     findings = [
         *_about_settings(datasets),
@@ -53,6 +58,8 @@ def preflight(datasets: Sequence[Dataset], *, strict: bool = False, max_token_le
         *_about_captions(pictures, datasets, max_token_length),
         *_about_sizes(pictures, datasets),
         *_about_copies(pictures),
+        *_about_faces(pictures, datasets),
+        *_about_regularisation(pictures),
         *_about_count(pictures, datasets),
     ]
     return Survey(pictures, made_strict(findings) if strict else findings)
@@ -118,6 +125,9 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
             )
             yield Finding("notice", "", message, f"{used[0]} and {used[1]} are used.")
         for subset in dataset.subsets:
+            if subset.cache_info:
+                found = "cache_info has no effect: pictures are checked anew in every run."
+                yield Finding("notice", subset.where, found)
             try:
                 ImageColor.getrgb(subset.images.background_color)
             except ValueError:
@@ -172,6 +182,25 @@ def _about_copies(pictures: Sequence[Picture]) -> Iterator[Finding]:
         original = first.setdefault((picture.dataset, picture.content), picture)
         if original.path != picture.path:
             yield Finding("notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
+
+
+def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    with_face = {(picture.dataset, picture.subset) for picture in pictures if face_of(picture.path.stem) is not None}
+    for number, dataset in enumerate(datasets):
+        for index, subset in enumerate(dataset.subsets):
+            if subset.images.face_crop_aug_range and (number, index) not in with_face:
+                found = "face_crop_aug_range has no effect: no file name tells of a face."
+                yield Finding(
+                    "warning", subset.where, found, "Name files like anna_320_180_96_110.png: centre and size."
+                )
+
+
+def _about_regularisation(pictures: Sequence[Picture]) -> Iterator[Finding]:
+    """Those of which there are more than of training pictures."""
+    left_out = [picture for picture, times in zip(pictures, balanced_repeats(pictures)) if times == 0]
+    for picture in left_out:
+        found = "is a regularisation picture beyond the number of training pictures (with repeats) of its dataset."
+        yield Finding("notice", str(picture.path), found, LEFT_OUT)
 
 
 def _about_count(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:

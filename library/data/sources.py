@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from tqdm import tqdm
+
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.buckets import Size
 from library.data.caption_files import metadata_caption, read_caption, read_metadata
@@ -88,7 +90,9 @@ def scan(datasets: Sequence[Dataset]) -> Survey:
     Raises:
         UserError: a metadata file is not of the right form.
     """
-    folders = {subset.image_dir for dataset in datasets for subset in dataset.subsets if subset.image_dir is not None}
+    subsets = [subset for dataset in datasets for subset in dataset.subsets]
+    folders = {subset.image_dir for subset in subsets if subset.image_dir is not None}
+    folders |= {Path(subset.images.conditioning_data_dir) for subset in subsets if subset.images.conditioning_data_dir}
     return merged(
         _scan(_Source(subset, number, index), dataset.subsets[:index], folders)
         for number, dataset in enumerate(datasets)
@@ -104,10 +108,14 @@ def merged(surveys: Iterable[Survey]) -> Survey:
     )
 
 
-def in_threads(task: Callable[[T], R], items: Sequence[T], threads: int = 8) -> list[R]:
-    """The task done on every item, in order; reading, hashing and decoding files run beside one another."""
+def in_threads(task: Callable[[T], R], items: Sequence[T], threads: int = 8, progress: str = "") -> list[R]:
+    """The task done on every item, in order; reading, hashing and decoding files run beside one another.
+
+    Args:
+        progress: title of a progress bar; "" shows none.
+    """
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(task, items))
+        return list(tqdm(pool.map(task, items), progress, len(items), unit="picture", disable=not progress))
 
 
 def _scan(source: _Source, earlier: Sequence[Subset], folders: set[Path]) -> Survey:

@@ -129,7 +129,7 @@ def test_variants_are_exactly_what_can_be_drawn(caption: str, config: CaptionCon
         for seed in range(40)
     }
     if listed is None:
-        assert config.shuffle_caption and config.caption_tag_dropout_rate
+        assert config.shuffle_caption
     elif config.token_warmup_step == 0 and not config.shuffle_caption:
         assert drawn == set(listed)
     else:

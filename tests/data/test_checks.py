@@ -129,6 +129,17 @@ def test_small_pictures_odd_masks_and_wrong_colours(
     assert said(findings, "32 and 512 are used")
 
 
+def test_settings_without_effect_are_told(folder: Make, picture: Make, subset, dataset) -> None:
+    training = subset(folder(10), face_crop_aug_range=[1.0, 2.0], cache_info=True)
+    surplus = subset(folder(12, "reg"), is_reg=True)
+    findings = preflight([dataset(training, surplus)]).findings
+    assert len(said(findings, "face_crop_aug_range has no effect")) == 1
+    assert len(said(findings, "cache_info has no effect")) == 1
+    assert said(findings, "regularisation picture beyond") == ["notice 10.png", "notice 11.png"]
+    picture(training.image_dir / "anna_32_32_16_16.png", caption="alex")
+    assert said(preflight([dataset(training)]).findings, "face_crop_aug_range") == []
+
+
 def test_a_hundred_pictures_take_less_than_three_seconds_of_computing(tmp_path: Path, subset, dataset) -> None:
     levels = np.linspace(0, 255, 1024)
     gradient_HWC = np.stack([np.add.outer(levels, levels) / 2, *np.meshgrid(levels, levels)], axis=-1).astype(np.uint8)
