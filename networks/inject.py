@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from library.core.errors import UserError, UserErrors
 from library.core.randomness import torch_generator
+from library.lora_files.alphas import with_one_alpha
 from library.lora_files.keys import Site
 from networks.algorithm import Adapter, Algorithm, Base, Moment
 from networks.base import ParameterGroup, Rates
@@ -122,11 +123,12 @@ class AdapterNetwork(nn.Module):
 
     def state_dict_to_save(self) -> dict[str, Tensor]:
         """The tensors of the LoRA file, fp32, on the CPU."""
-        return {
+        tensors = {
             f"{key}.{name}": tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for key in self.sites
             for name, tensor in self._adapter(key).tensors().items()
         }
+        return with_one_alpha(tensors)
 
     def load_saved(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the values of a LoRA file.
