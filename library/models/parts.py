@@ -116,18 +116,20 @@ def check_xformers(device: torch.device) -> None:
         )
 
 
-def checkpoint_unet(unet: nn.Module) -> None:
+def checkpoint_unet(unet: Any) -> None:
     """Recompute the UNet's activations in the backward pass."""
-    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    unet.enable_gradient_checkpointing()
 
 
-def checkpoint_text_encoder(encoder: nn.Module) -> None:
+def checkpoint_text_encoder(encoder: Any) -> None:
     """Recompute the encoder's activations in the backward pass.
 
     transformers does so only for layers in training mode. Their dropouts are children, and stay in eval mode.
     """
-    encoder.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    for layer in getattr(encoder, "text_model", encoder).encoder.layers:  # type: ignore[union-attr]
+    # transformers 5 calls it activation checkpointing, 4 gradient checkpointing
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    for layer in getattr(encoder, "text_model", encoder).encoder.layers:
         layer.training = True
 
 

@@ -105,7 +105,7 @@ def clip_tokenizer(option: str | None, pad: int) -> PromptTokenizer:
         inner = folder / "tokenizer"
         source = str(inner if inner.is_dir() else folder) if folder.is_dir() else option
         return _from_transformers(source, pad, f"tokenizer = '{option}'", local_only=False)
-    found = _from_hub_cache(pad) or _from_package(pad)
+    found = _from_hub_cache(pad) or packaged_tokenizer(pad)
     if found is None:
         raise UserError(
             "a single-file model brings no tokenizer, and this machine has none: run `pip install instant-clip-tokenizer` "
@@ -125,7 +125,8 @@ def _from_hub_cache(pad: int) -> PromptTokenizer | None:
     return None
 
 
-def _from_package(pad: int) -> PromptTokenizer | None:
+def packaged_tokenizer(pad: int) -> PromptTokenizer | None:
+    """CLIP's tokenizer out of the package instant-clip-tokenizer, where it is installed."""
     if find_spec("instant_clip_tokenizer") is None:
         return None
     from instant_clip_tokenizer import Tokenizer
