@@ -37,7 +37,8 @@ def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
         run.say(report([finding for finding in survey.findings if finding.severity != "error"]))
     raise_errors(survey.findings)
     repeated = sum(picture.repeats for picture in survey.pictures)
-    run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats")
+    processes = f"{run.processes} process{'es' if run.processes > 1 else ''}"
+    run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats; {processes} on {run.device.type}")
     return datasets, survey.pictures
 
 
