@@ -74,7 +74,11 @@ def train(arguments: argparse.Namespace, model: Path, pictures: Path) -> dict[st
         "seed": 0,
         "output_dir": arguments.work / "output",
     }
-    flags = [word for key, value in options.items() for word in (f"--{key}", str(value).lower() if isinstance(value, bool) else str(value))]
+    flags = [
+        word
+        for key, value in options.items()
+        for word in (f"--{key}", str(value).lower() if isinstance(value, bool) else str(value))
+    ]
     started = time.perf_counter()
     command = ["/usr/bin/time", "-v", sys.executable, str(ROOT / "train_network.py"), *flags]
     result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

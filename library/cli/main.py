@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 from library.core.runtime import run_command
@@ -17,23 +18,22 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command; each is a module of this package with `add_arguments(parser)` and `run(arguments)`."""
-    return run_command(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; each is a module of this package with `main(argv)`."""
+    return run_command(lambda: _dispatch(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _dispatch(argv: list[str]) -> int | None:
-    parser = argparse.ArgumentParser(prog="dojo", description=__doc__)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, purpose in COMMANDS.items():
-        commands.add_parser(name, help=purpose, add_help=False)
-    known, rest = parser.parse_known_args(argv)
-    module = import_module(f"library.cli.{known.command.replace('-', '_')}")
-    own = argparse.ArgumentParser(
-        prog=f"dojo {known.command}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    listed = "\n".join(f"  {name:14} {purpose}" for name, purpose in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="dojo",
+        description=f"{__doc__}\n\ncommands:\n{listed}\n\n`dojo COMMAND --help` tells more of each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.add_arguments(own)
-    return module.run(own.parse_args(rest))
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND")
+    chosen = parser.parse_args(argv[:1]).command
+    module = import_module(f"library.cli.{chosen.replace('-', '_')}")
+    return module.main(argv[1:])
 
 
 if __name__ == "__main__":

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from library.cli.arguments import command_parser
 
 PRESETS = Path(__file__).resolve().parents[2] / "presets"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
-
-
-def run(arguments: argparse.Namespace) -> None:
+def main(argv: Sequence[str]) -> None:
     """Print each preset's path and the first sentence of its leading comment."""
+    command_parser("presets", __doc__).parse_args(argv)
     for path in sorted(PRESETS.rglob("*.toml")):
         print(f"{path.relative_to(PRESETS.parent).as_posix():36} {first_sentence(path)}")
 

@@ -1,10 +1,10 @@
 """The state of a run: what `resume` continues from, bitwise. A folder of safetensors and one JSON file, written whole.
 
-    name-step00000500-state/
-        state.json               format version, position, seed, configuration, the optimizer's plain numbers
-        network.safetensors      the trained weights in fp32
-        optimizer.safetensors    the optimizer's tensors
-        average.safetensors      the averaged weights, where ema_decay is set
+name-step00000500-state/
+    state.json               format version, position, seed, configuration, the optimizer's plain numbers
+    network.safetensors      the trained weights in fp32
+    optimizer.safetensors    the optimizer's tensors
+    average.safetensors      the averaged weights, where ema_decay is set
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def load_trainer(folder: Path, trainer: Trainer) -> None:
     if trainer.ema is not None:
         average = folder / "average.safetensors"
         if not average.is_file():
-            raise UserError(f"ema_decay is set, but the state in {folder} was saved without an average. Unset ema_decay to resume.")
+            raise UserError(
+                f"ema_decay is set, but the state in {folder} was saved without an average. Unset ema_decay to resume."
+            )
         trainer.ema.load_state(load_file(average))
 
 
@@ -107,14 +109,20 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a state of a LoRA Dojo run: {error}. Give a folder that ends in -state.") from error
+        raise UserError(
+            f"{folder} is not a state of a LoRA Dojo run: {error}. Give a folder that ends in -state."
+        ) from error
     version = description.get("format_version")
     if version != FORMAT_VERSION:
-        raise UserError(f"the state in {folder} has format version {version}; this program reads version {FORMAT_VERSION}.")
+        raise UserError(
+            f"the state in {folder} has format version {version}; this program reads version {FORMAT_VERSION}."
+        )
     for name, size in description["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
-            raise UserError(f"the state in {folder} is damaged: {name} is missing or cut short. Resume from an earlier one.")
+            raise UserError(
+                f"the state in {folder} is damaged: {name} is missing or cut short. Resume from an earlier one."
+            )
     return description
 
 
@@ -166,7 +174,7 @@ def changes_since(position: Position, config: Mapping[str, Any]) -> list[str]:
     forbidden = [key for key in changed if key in FIXED and not (key == "seed" and now[key] is None)]
     if forbidden:
         listed = ", ".join(f"{key} was {position.config.get(key)!r} and is now {now[key]!r}" for key in forbidden)
-        raise UserError(f"this run cannot be resumed with another network, optimizer, seed or model: {listed}. Set them back.")
+        raise UserError(
+            f"this run cannot be resumed with another network, optimizer, seed or model: {listed}. Set them back."
+        )
     return [f"{key} was {position.config.get(key)!r}, is now {now[key]!r}" for key in changed if key != "seed"]
-
-

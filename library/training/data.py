@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
     """
     config = run.config
     datasets, notices = resolve_datasets(config)
+    if not config.loss.masked_loss:
+        datasets = [_without_mask_pictures(dataset) for dataset in datasets]
     survey = preflight(datasets, strict=config.data.strict, max_token_length=config.model.max_token_length or 75)
     run.tell_all([f"notice: {notice}" for notice in notices])
     if survey.findings:
@@ -40,6 +43,12 @@ def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
     processes = f"{run.processes} process{'es' if run.processes > 1 else ''}"
     run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats; {processes} on {run.device.type}")
     return datasets, survey.pictures
+
+
+def _without_mask_pictures(dataset: Dataset) -> Dataset:
+    """Mask pictures act through masked_loss alone; an alpha_mask acts by itself."""
+    subsets = (replace(each, images=replace(each.images, conditioning_data_dir=None)) for each in dataset.subsets)
+    return replace(dataset, subsets=tuple(subsets))
 
 
 def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model: DiffusionModel) -> TrainingData:
@@ -97,7 +106,9 @@ def _text_fingerprint(run: Run, model: DiffusionModel) -> str:
     """Of the text encoders as they are, with `base_weights` merged into them."""
     network = run.config.network
     merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
-    return digest("text encoders", model.fingerprint("text_encoders"), *merged, *map(str, network.base_weights_multiplier))
+    return digest(
+        "text encoders", model.fingerprint("text_encoders"), *merged, *map(str, network.base_weights_multiplier)
+    )
 
 
 def cache_folder(cache_dir: str | None) -> Path:

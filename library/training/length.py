@@ -27,10 +27,14 @@ def plan_length(config: Config, updates_per_epoch: int, position: Position | Non
         UserError: the state is already as long as the run.
     """
     training = config.training
-    last = training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
+    last = (
+        training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
+    )
     first = 0 if position is None else position.step
     if first >= last:
-        raise UserError(f"the state has {first} steps, and the run ends at {last}: nothing is left to train. Raise max_train_steps.")
+        raise UserError(
+            f"the state has {first} steps, and the run ends at {last}: nothing is left to train. Raise max_train_steps."
+        )
     span = Span(first, last, updates_per_epoch, training.gradient_accumulation_steps)
     if position is None or position.schedule_steps == last or not depends_on_length(config.schedule):
         return Length(span, last)

@@ -69,7 +69,12 @@ class Log:
 
     def before_training(self, step: int) -> None:
         self.bar = tqdm(
-            total=self.span.last_step, initial=step, desc="steps", dynamic_ncols=True, disable=not self.shows_bar, smoothing=0.1
+            total=self.span.last_step,
+            initial=step,
+            desc="steps",
+            dynamic_ncols=True,
+            disable=not self.shows_bar,
+            smoothing=0.1,
         )
 
     def after_step(self, report: StepReport) -> None:

@@ -28,6 +28,7 @@ from library.training.saving import Saver
 from library.training.step import Trainer
 from library.training.validation import Validation
 
+
 @dataclass(frozen=True)
 class Observers:
     """The observers of a run, by what they do."""

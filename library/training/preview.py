@@ -40,7 +40,6 @@ class Preview:
     wait_for_everyone: Callable[[], None]
     latest: tuple[int, list[Image.Image]] | None = None
 
-
     @property
     def comparison(self) -> Path:
         """The picture of before and after."""

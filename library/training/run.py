@@ -101,7 +101,9 @@ def start_run(loaded: LoadedConfig) -> Run:
     config = loaded.config
     _check_launcher(config)
     keep_freed_memory()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which are not used
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns of kernels for 4-bit weights, which are not used
     accelerator = Accelerator(mixed_precision="no")
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -130,7 +132,11 @@ def _state(config: Config) -> Path | None:
         return None
     state = find_state(config.saving.resume, Path(config.saving.output_dir), config.saving.output_name)
     if state is None:
-        log.warning("resume = latest: no state of '%s' in %s; starting anew.", config.saving.output_name, config.saving.output_dir)
+        log.warning(
+            "resume = latest: no state of '%s' in %s; starting anew.",
+            config.saving.output_name,
+            config.saving.output_dir,
+        )
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from library.config.check_data import trains_text_encoder
 from library.config.schema import Config
 from library.core.errors import UserError
 from library.diffusion.distance import build_distance
@@ -34,7 +35,11 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
     given = optimizer.text_encoder_lr or [optimizer.learning_rate]
     if len(given) > max(1, len(encoders)):
         raise UserError(f"text_encoder_lr has {len(given)} values, but the model has {len(encoders)} text encoder(s).")
-    rates = {} if network.network_train_unet_only else {host: given[min(i, len(given) - 1)] for i, host in enumerate(encoders)}
+    rates = (
+        {}
+        if network.network_train_unet_only
+        else {host: given[min(i, len(given) - 1)] for i, host in enumerate(encoders)}
+    )
     if not network.network_train_text_encoder_only:
         rates["unet"] = optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr
     trained = {host: rate for host, rate in rates.items() if rate > 0}
@@ -45,10 +50,7 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
 
 def host_parts(config: Config) -> list[Part]:
     """The parts of the model that must be in memory for training: the UNet, and text encoders that are trained."""
-    trains_text = not config.network.network_train_unet_only and any(
-        rate > 0 for rate in config.optimizer.text_encoder_lr or [config.optimizer.learning_rate]
-    )
-    return ["unet", "text_encoders"] if trains_text else ["unet"]
+    return ["unet", "text_encoders"] if trains_text_encoder(config) else ["unet"]
 
 
 def prepare_base(run: Run, model: DiffusionModel) -> None:
@@ -96,7 +98,9 @@ def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:
         return
     changes = changes_since(run.position, run.settings)
     if data_fingerprint != run.position.data:
-        changes.append("the training pictures, captions or batch sizes are not those of the state: the order of the data is new")
+        changes.append(
+            "the training pictures, captions or batch sizes are not those of the state: the order of the data is new"
+        )
     load_trainer(run.state, trainer)
     run.say(f"resumed from {run.state} at step {run.position.step}")
     run.tell_all([f"changed since then: {change}" for change in changes])

@@ -79,7 +79,9 @@ class Validation:
         return {t: float(sums[place] / sums[-1]) for place, t in enumerate(self.timesteps)}
 
     def _batch(self, index: int) -> Batch:
-        micro = MicroBatch(list(self.batches[index]), step=-1, micro=index, epoch=0, global_size=len(self.batches[index]))
+        micro = MicroBatch(
+            list(self.batches[index]), step=-1, micro=index, epoch=0, global_size=len(self.batches[index])
+        )
         batch = Collate(self.draws)(micro)
         if isinstance(batch, MicroBatch):
             batch = encode_and_assemble(batch, self.trainer.model.encode_images, self.draws, self.trainer.device)

@@ -49,7 +49,9 @@ class LinearModel:
     def __init__(self, process: GaussianDiffusion) -> None:
         self.process = process
 
-    def predict(self, noisy: torch.Tensor, t: torch.Tensor, conditioning: object, geometry: torch.Tensor) -> torch.Tensor:
+    def predict(
+        self, noisy: torch.Tensor, t: torch.Tensor, conditioning: object, geometry: torch.Tensor
+    ) -> torch.Tensor:
         return 0.5 * noisy + 0.25
 
 
@@ -95,7 +97,11 @@ def expected(found: Batch, loss: LossConfig, prediction: str, ztsnr: bool) -> np
 CASES = [
     LossConfig(),
     LossConfig(loss_type="l1"),
-    *[LossConfig(loss_type=t, huber_schedule=s) for t in ("huber", "smooth_l1") for s in ("constant", "exponential", "snr")],
+    *[
+        LossConfig(loss_type=t, huber_schedule=s)
+        for t in ("huber", "smooth_l1")
+        for s in ("constant", "exponential", "snr")
+    ],
     LossConfig(min_snr_gamma=5.0),
 ]
 
@@ -112,14 +118,18 @@ def test_objective_equals_the_formulas(loss: LossConfig, prediction: str, masked
 
 def test_zero_terminal_snr_leaves_no_signal_at_the_last_timestep() -> None:
     process = GaussianDiffusion.from_betas(zero_terminal_snr(scaled_linear_betas(0.00085, 0.012, 1000)), "v")
-    objective = Objective(LinearModel(process), build_distance(LossConfig(), process), build_weighting(LossConfig(), process))
+    objective = Objective(
+        LinearModel(process), build_distance(LossConfig(), process), build_weighting(LossConfig(), process)
+    )
     found = batch()
     np.testing.assert_allclose(objective(found, {}).numpy(), expected(found, LossConfig(), "v", True), rtol=1e-6)
 
 
 def test_prior_is_the_target_of_the_samples_that_keep_it() -> None:
     process = GaussianDiffusion.from_betas(scaled_linear_betas(0.00085, 0.012, 1000), "eps")
-    objective = Objective(LinearModel(process), build_distance(LossConfig(), process), build_weighting(LossConfig(), process))
+    objective = Objective(
+        LinearModel(process), build_distance(LossConfig(), process), build_weighting(LossConfig(), process)
+    )
     found = batch(keeps_prior=[True, False, True, False, False])
     plain = objective(found, {})
     kept = objective(found, {}, prior=objective.predict(found, {}))

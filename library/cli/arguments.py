@@ -1,0 +1,33 @@
+"""What several commands take on their command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEMO_MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
+
+
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser whose description keeps its lines."""
+    return argparse.ArgumentParser(
+        prog=f"dojo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, which LoRAs, how strong."""
+    parser.add_argument(
+        "--pretrained_model_name_or_path", default=str(DEMO_MODEL), help="base model; unset: the embedded demo model"
+    )
+    parser.add_argument("--vae", help="another VAE")
+    parser.add_argument("--tokenizer", help="CLIP tokenizer for single files")
+    parser.add_argument("--clip_skip", type=int)
+    parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
+    parser.add_argument(
+        "--lora",
+        nargs="+",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help="LoRA files, each with its strength (1 if left out)",
+    )

@@ -1,0 +1,35 @@
+"""Look through a config's pictures and captions before training, without loading a model.
+
+    dojo check --config presets/character.toml --train_data_dir pictures/anna
+
+Takes the same options as train_network.py. Exit status 0: ready; 2: something must be mended first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the config, survey the data, and print what was found."""
+    from library.config.dataset import resolve_datasets
+    from library.config.load import load_config
+    from library.data.checks import preflight
+    from library.data.findings import raise_errors, report
+
+    loaded = load_config(argv)
+    datasets, notices = resolve_datasets(loaded.config)
+    for text in [*loaded.warnings, *loaded.notices, *notices]:
+        print(f"notice: {text}")
+    survey = preflight(
+        datasets,
+        strict=loaded.config.data.strict,
+        max_token_length=loaded.config.model.max_token_length or 75,
+        progress=True,
+    )
+    if survey.findings:
+        print(report([finding for finding in survey.findings if finding.severity != "error"]))
+    raise_errors(survey.findings)
+    print(
+        f"{len(survey.pictures)} pictures, {sum(picture.repeats for picture in survey.pictures)} with repeats: ready."
+    )

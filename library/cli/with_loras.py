@@ -1,0 +1,74 @@
+"""A model with LoRA files on it, for the commands that generate pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from library.config.schema import ModelConfig
+from library.core.errors import UserError
+from library.core.runtime import keep_freed_memory, use_all_cores
+from library.inference.requests import SampleRequest
+from library.inference.sample import generate
+from library.models.base import DiffusionModel
+from library.models.load import load_model
+from networks.apply import apply_lora
+from networks.inject import AdapterNetwork
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """`file.safetensors:0.8` as path and strength."""
+    path, colon, strength = text.rpartition(":")
+    if colon and path.endswith(".safetensors"):
+        try:
+            return Path(path), float(strength)
+        except ValueError:
+            raise UserError(f"--lora {text}: '{strength}' is not a number; write file.safetensors:0.8.") from None
+    return Path(text), 1.0
+
+
+@dataclass(frozen=True)
+class ModelWithLoras:
+    """Generates with and without its LoRAs."""
+
+    model: DiffusionModel
+    networks: Sequence[AdapterNetwork]
+
+    def paint(self, requests: Sequence[SampleRequest], with_loras: bool = True) -> list[Image.Image]:
+        """One picture a request."""
+        with ExitStack() as stack:
+            for network in self.networks:
+                stack.enter_context(network.enabled(with_loras))
+            return list(generate(self.model, requests, batch_size=4))
+
+
+def load_with_loras(arguments: argparse.Namespace) -> ModelWithLoras:
+    """The model of the command line with its LoRAs attached.
+
+    Raises:
+        UserError: model or LoRA cannot be read, or they do not fit.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()
+    use_all_cores(1)
+    config = ModelConfig(
+        pretrained_model_name_or_path=arguments.pretrained_model_name_or_path,
+        vae=arguments.vae,
+        tokenizer=arguments.tokenizer,
+        clip_skip=arguments.clip_skip,
+    )
+    model = load_model(config, DTYPES[arguments.mixed_precision], device)
+    hosts = model.hosts(["unet", "text_encoders"])
+    return ModelWithLoras(model, [apply_lora(*_on(parse_lora(text), hosts, model.family)) for text in arguments.lora])
+
+
+def _on(lora: tuple[Path, float], hosts: dict[str, torch.nn.Module], family: str) -> tuple:
+    return lora[0], hosts, family, lora[1]
