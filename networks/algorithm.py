@@ -87,9 +87,13 @@ class Algorithm(Protocol):
     """
 
     Options: type[Any]
-    """Frozen dataclass of what may stand in network_args besides `SizeOptions` and `RateOptions`."""
+    """Frozen dataclass, with defaults, of what may stand in network_args besides `SizeOptions` and `RateOptions`."""
     faster: frozenset[str]
     """Names of the adapters' parameters that LoRA+ trains faster."""
+
+    def acts_on(self, site: Site) -> bool:
+        """Whether the options want an adapter here. Not asked where a file says which sites it holds."""
+        ...
 
     def adapter(self, site: Site, size: Size, generator: torch.Generator) -> Adapter:
         """The adapter of one site, on its module's device, fp32, without any effect yet.

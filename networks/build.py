@@ -14,7 +14,7 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
-from library.lora_files.keys import sites
+from library.lora_files.keys import Site, sites
 from library.lora_files.layouts import KEY_LAYOUTS
 from networks.algorithm import Algorithm
 from networks.apply import sizes_in_file
@@ -102,12 +102,13 @@ def adapter_network(
         size_of = sizes_from_file(sizes_in_file(algorithm, dims_from))
         conv = True
     else:
-        size_of = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)
+        of_options = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)
+        size_of = chosen(algorithm, of_options, weights)
         conv = size_options.conv
     return AdapterNetwork(
         algorithm,
         find_sites=lambda hosts: sites(hosts, family, conv),
-        size_of=leaving_out(size_of, weights),
+        size_of=size_of,
         rate_options=rate_options,
         block_weights=weights,
         seed=seed,
@@ -115,11 +116,13 @@ def adapter_network(
     )
 
 
-def leaving_out(size_of: SizeOf, block_weights: list[float] | None) -> SizeOf:
-    """Sizes without the blocks whose learning rate is 0."""
-    if block_weights is None:
-        return size_of
-    return lambda site: None if site.block is not None and block_weights[site.block] == 0 else size_of(site)
+def chosen(algorithm: Algorithm, size_of: SizeOf, block_weights: list[float] | None) -> SizeOf:
+    """Sizes without the sites that the algorithm leaves out and the blocks whose learning rate is 0."""
+
+    def trains(site: Site) -> bool:
+        return block_weights is None or site.block is None or block_weights[site.block] > 0
+
+    return lambda site: size_of(site) if trains(site) and algorithm.acts_on(site) else None
 
 
 def described(config: NetworkConfig) -> dict[str, str]:

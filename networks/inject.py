@@ -62,11 +62,12 @@ class AdapterNetwork(nn.Module):
         for site in self._find_sites(hosts):
             size = self._size_of(site)
             if size is not None:
-                generator = torch_generator(self._seed, f"network {site.key}")
-                adapter = self.algorithm.adapter(site, size, generator)
+                adapter = self.algorithm.adapter(site, size, torch_generator(self._seed, f"network {site.key}"))
                 self.adapters[site.key] = adapter  # type: ignore[assignment]
                 self.sites[site.key] = site
                 hook(site.module, adapter, self.moment)
+        if not self.sites:
+            raise UserError(f"the network acts on no module of {', '.join(hosts)}: its options leave out every one.")
 
     def detach(self) -> None:
         """Take the adapters out of the hosts again; networks attached later go first."""
@@ -124,7 +125,7 @@ class AdapterNetwork(nn.Module):
     def state_dict_to_save(self) -> dict[str, Tensor]:
         """The tensors of the LoRA file, fp32, on the CPU."""
         tensors = {
-            f"{key}.{name}": tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+            f"{key}.{name}": saved(tensor)
             for key in self.sites
             for name, tensor in self._adapter(key).tensors().items()
         }
@@ -154,6 +155,12 @@ class AdapterNetwork(nn.Module):
 
     def _adapter(self, key: str) -> Adapter:
         return self.adapters[key]  # type: ignore[return-value]
+
+
+def saved(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, fp32 where it holds fractions."""
+    dtype = torch.float32 if tensor.is_floating_point() else None
+    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
 
 def hook(module: nn.Linear | nn.Conv2d, adapter: Adapter, moment: Moment) -> None:

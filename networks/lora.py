@@ -55,6 +55,10 @@ class LoRA:
     def __init__(self, options: LoRAOptions, network_dropout: float = 0.0) -> None:
         self.dropouts = Dropouts(network_dropout, options.rank_dropout or 0.0, options.module_dropout or 0.0)
 
+    def acts_on(self, site: Site) -> bool:
+        """Every site."""
+        return True
+
     def adapter(self, site: Site, size: Size, generator: torch.Generator) -> LoRAAdapter:
         """Down drawn uniformly from ±1/sqrt(fan in), up zero."""
         return LoRAAdapter(site.module, size, self.dropouts, generator)

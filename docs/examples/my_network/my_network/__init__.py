@@ -1,0 +1,1 @@
+"""A network for LoRA Dojo that lives outside of it."""
