@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     side = loaded.model.latents.native_resolution
     seen: list[list[Image.Image]] = []
 
-    def paint(wanted: list[str], with_loras: bool) -> list[Image.Image]:
+    def paint(wanted: Sequence[str], with_loras: bool) -> list[Image.Image]:
         requests = [
             SampleRequest(
                 prompt,

@@ -70,6 +70,17 @@ def read_prompts(file: Path, default: SampleRequest, stride: int) -> list[Sample
     ]
 
 
+def request_of_line(line: str, default: SampleRequest, stride: int) -> SampleRequest:
+    """The picture that one line asks for, flags included; arguments as for `read_prompts`.
+
+    Raises:
+        UserError: unknown flags or values that do not fit.
+    """
+    entry = parse_line(line, f"'{line}'")
+    raise_all([f"{entry.place}: {problem}" for problem in entry.problems])
+    return _request(entry, default, stride)
+
+
 def parse_line(line: str, place: str) -> Entry:
     """A prompt with flags: `a knight --n blurry --w 512 --d 1`."""
     prompt, *flags = line.split(" --")

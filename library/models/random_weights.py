@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write a model with random weights, to test and time with.")
     parser.add_argument("--family", choices=FAMILIES, required=True)
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="fp32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder, or .safetensors file")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     made_of = recipe(given.family, given.tiny)
     if given.format == "folder":
         write_folder(made_of, given.out, DTYPES[given.dtype], given.seed)

@@ -134,7 +134,7 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
         sampler=data.step_keys(span.first_step, span.last_step),
         batch_size=None,
         num_workers=workers,
-        collate_fn=Collate(draws),
+        collate_fn=Collate(draws),  # type: ignore[arg-type]  # without a batch size it gets the sample itself
         pin_memory=run.device.type == "cuda",
         multiprocessing_context="spawn" if workers and os.name == "nt" else None,
         worker_init_fn=one_thread if workers else None,

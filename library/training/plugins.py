@@ -16,13 +16,13 @@ def check_plugins(config: Config) -> None:
         UserErrors: everything that is wrong with their names and arguments, at once.
     """
     mistakes: list[str] = []
-    for check, settings in (
-        (check_network, config.network),
-        (check_optimizer, config.optimizer),
-        (check_schedule, config.schedule),
+    for check in (
+        lambda: check_network(config.network),
+        lambda: check_optimizer(config.optimizer),
+        lambda: check_schedule(config.schedule),
     ):
         try:
-            check(settings)  # type: ignore[operator]
+            check()
         except UserErrors as errors:
             mistakes += errors.messages
         except UserError as error:
