@@ -24,7 +24,7 @@ def typed_values(chosen: Mapping[str, Setting], findings: Findings) -> dict[str,
     for key, value in raw.items():
         declared = catalog()[key]
         try:
-            values[key] = declared.convert(placed(value, declared.path, chosen[key].from_preset))
+            values[key] = _writable(declared.convert(placed(value, declared.path, chosen[key].from_preset)))
         except ValueError as error:
             written = f"{key} = {shown(chosen[key].value)}"
             findings.mistakes.append(f"{chosen[key].source}: {written}: expected {error}.")
@@ -49,3 +49,17 @@ def held(values: Mapping[str, Any]) -> Config:
     config = OmegaConf.to_container(tree, resolve=True, structured_config_mode=SCMode.INSTANTIATE)
     assert isinstance(config, Config)
     return config
+
+
+def _writable(value: Any) -> Any:
+    """The value itself.
+
+    Raises:
+        ValueError: a text in it is what OmegaConf reads as a missing value.
+    """
+    if value == "???":
+        raise ValueError("text other than ???, which stands for a missing value")
+    if isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _writable(item)
+    return value

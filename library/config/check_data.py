@@ -70,19 +70,21 @@ def masks(situation: Situation) -> Iterator[Conflict]:
     folders = any(each.conditioning_data_dir for each in images)
     if situation.config.loss.masked_loss and not folders and not any(each.alpha_mask for each in images):
         yield Conflict(
-            ("masked_loss",),
+            ("masked_loss", "conditioning_data_dir", "alpha_mask"),
             "masked_loss has no masks: set conditioning_data_dir (a folder of masks), or alpha_mask = true.",
         )
     if folders and not situation.config.loss.masked_loss:
         yield Conflict(
-            ("conditioning_data_dir",), "conditioning_data_dir has no effect without masked_loss = true.", fatal=False
+            ("conditioning_data_dir", "masked_loss"),
+            "conditioning_data_dir has no effect without masked_loss = true.",
+            fatal=False,
         )
 
 
 def keeping_the_prior(situation: Situation) -> Iterator[Conflict]:
     if situation.config.loss.prior_prediction_rate > 0 and not names_trigger(situation):
         yield Conflict(
-            ("prior_prediction_rate",),
+            ("prior_prediction_rate", "trigger_word"),
             "prior_prediction_rate needs trigger_word: the word in the captions that calls what is trained.",
         )
 
@@ -92,7 +94,11 @@ def validation(situation: Situation) -> Iterator[Conflict]:
         return
     for key in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
         if getattr(situation.config.validation, key) is not None:
-            yield Conflict((key,), f"{key} has no effect without validation_split, the share held out.", fatal=False)
+            yield Conflict(
+                (key, "validation_split"),
+                f"{key} has no effect without validation_split, the share held out.",
+                fatal=False,
+            )
 
 
 def _concerned(situation: Situation, treatment: str, key: str) -> list[str]:

@@ -48,7 +48,8 @@ def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
     network = situation.config.network
     if network.dim_from_weights and not network.network_weights:
         yield Conflict(
-            ("dim_from_weights",), "dim_from_weights needs network_weights, the file to take the ranks from."
+            ("dim_from_weights", "network_weights"),
+            "dim_from_weights needs network_weights, the file to take the ranks from.",
         )
     if len(network.base_weights_multiplier) > len(network.base_weights):
         yield Conflict(
@@ -66,13 +67,15 @@ def noise_kinds(situation: Situation) -> Iterator[Conflict]:
             "noise_offset and multires_noise_iterations exclude each other: keep one.",
         )
     if noise.adaptive_noise_scale is not None and noise.noise_offset is None:
-        yield Conflict(("adaptive_noise_scale",), "adaptive_noise_scale changes noise_offset, which is not set.")
+        yield Conflict(
+            ("adaptive_noise_scale", "noise_offset"), "adaptive_noise_scale changes noise_offset, which is not set."
+        )
     for key, needed in (
         ("noise_offset_random_strength", "noise_offset"),
         ("ip_noise_gamma_random_strength", "ip_noise_gamma"),
     ):
         if getattr(noise, key) and getattr(noise, needed) is None:
-            yield Conflict((key,), f"{key} has no effect without {needed}.", fatal=False)
+            yield Conflict((key, needed), f"{key} has no effect without {needed}.", fatal=False)
 
 
 def timesteps(situation: Situation) -> Iterator[Conflict]:
@@ -133,20 +136,24 @@ def states(situation: Situation) -> Iterator[Conflict]:
     saving = situation.config.saving
     for key in ("save_last_n_epochs_state", "save_last_n_steps_state"):
         if getattr(saving, key) is not None and not saving.save_state:
-            yield Conflict((key,), f"{key} has no effect without save_state = true.", fatal=False)
+            yield Conflict((key, "save_state"), f"{key} has no effect without save_state = true.", fatal=False)
     for key, needed in (
         ("save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
         ("save_last_n_steps", ("save_every_n_steps",)),
     ):
         if getattr(saving, key) is not None and all(getattr(saving, other) is None for other in needed):
-            yield Conflict((key,), f"{key} has no effect without {' or '.join(needed)}.", fatal=False)
+            yield Conflict((key, *needed), f"{key} has no effect without {' or '.join(needed)}.", fatal=False)
 
 
 def samples(situation: Situation) -> Iterator[Conflict]:
     sampling = situation.config.sampling
     for key in ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first"):
         if getattr(sampling, key) and not sampling.sample_prompts:
-            yield Conflict((key,), f"{key} has no effect without sample_prompts, the file of prompts.", fatal=False)
+            yield Conflict(
+                (key, "sample_prompts"),
+                f"{key} has no effect without sample_prompts, the file of prompts.",
+                fatal=False,
+            )
 
 
 def launcher(situation: Situation) -> Iterator[Conflict]:
@@ -155,8 +162,8 @@ def launcher(situation: Situation) -> Iterator[Conflict]:
     if theirs not in ("no", ours):
         yield Conflict(
             ("mixed_precision",),
-            f"`accelerate launch` was started with mixed precision {theirs}, the configuration says {ours}: "
-            f"make them agree (--mixed_precision {theirs}, or run `accelerate config`).",
+            f"`accelerate launch` was started with mixed precision {theirs}, the configuration says {ours}: make them agree "
+            f'(`accelerate launch --mixed_precision {ours} train_network.py ...`, or mixed_precision = "{theirs}").',
         )
 
 

@@ -30,7 +30,7 @@ class CommandLine:
 
 
 def read_command_line(argv: Sequence[str], findings: Findings) -> CommandLine:
-    """Sort the arguments; those that make no sense are reported."""
+    """Sort the arguments; those that make no sense are reported. Of an option given twice the last counts."""
     command = CommandLine()
     for name, values in _grouped(argv, findings):
         if name in ("help", "explain"):
@@ -45,6 +45,7 @@ def read_command_line(argv: Sequence[str], findings: Findings) -> CommandLine:
             value = _value(name, values, findings)
             if value is not None:
                 command.settings.append(Setting(_positive(name), value, SOURCE))
+    command.settings = list({setting.key: setting for setting in command.settings}.values())
     return command
 
 

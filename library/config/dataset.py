@@ -137,12 +137,15 @@ def _overlaid(base: T, options: Mapping[str, Any]) -> T:
 def _check_places(subset: Table, findings: Findings) -> None:
     """A subset names a folder or a metadata file, and what it names exists."""
     folder, metadata_file = subset.options.get("image_dir"), subset.options.get("metadata_file")
+    masks = subset.options.get("conditioning_data_dir")
     if not folder and not metadata_file:
         findings.mistakes.append(f"{subset.where}: neither image_dir nor metadata_file is set.")
     if folder and not Path(folder).is_dir():
         findings.mistakes.append(
             f'{subset.where}: image_dir = "{folder}": no such folder (looked for it at {Path(folder).resolve()}).'
         )
+    if masks and not Path(masks).is_dir():
+        findings.mistakes.append(f'{subset.where}: conditioning_data_dir = "{masks}": no such folder.')
     if metadata_file and not Path(metadata_file).is_file():
         findings.mistakes.append(
             f'{subset.where}: metadata_file = "{metadata_file}": no such file (looked for it at '

@@ -11,6 +11,7 @@ from typing import Any
 
 from library.config.catalog import Declared, by_any_name, catalog, declarations
 from library.config.findings import Findings
+from library.config.places import placed
 from library.config.schema.data import BucketConfig, CaptionConfig, ImageConfig, SubsetConfig
 from library.config.values import shown
 from library.core.errors import did_you_mean
@@ -112,7 +113,7 @@ def _check(table: Mapping[str, Any], known: Mapping[str, Declared], where: str, 
             findings.mistakes.append(f"{where}: '{declared.key}' is set twice, also as '{name}'. Keep one.")
         else:
             try:
-                checked[declared.key] = declared.convert(value)
+                checked[declared.key] = declared.convert(placed(value, declared.path, from_preset=False))
             except ValueError as error:
                 findings.mistakes.append(f"{where}: {name} = {shown(value)}: expected {error}.")
     return checked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +30,76 @@ def save_resolved(config: Config, path: Path) -> None:
         UserError: a value that TOML cannot hold.
     """
     content = _by_section(config)
+    if not _round_trips(content):
+        wrong = [key for name, each in content.items() for key in each if not _round_trips({name: {key: each[key]}})]
+        raise UserError(
+            f"{path}: these values cannot be written as TOML: {', '.join(wrong)}. Spell them with other characters."
+        )
     text = HEADER.format(name=path.name) + written(content)
-    if tomllib.loads(text) != content:
-        wrong = [key for section in content.values() for key, value in section.items() if not _round_trips(key, value)]
-        raise UserError(f"{path}: these values cannot be written as TOML: {', '.join(wrong)}.")
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
 
 
-def written(content: dict[str, Any]) -> str:
-    """TOML, by the package `toml` with an encoder for text that loses no character."""
+def written(sections: dict[str, dict[str, Any]]) -> str:
+    """Sections of options as TOML, by the package `toml`.
+
+    Text, and lists and tables within a value, are handed to it ready made: it loses characters, and mixed lists.
+    """
     import toml
 
     encoder = toml.TomlEncoder()
-    encoder.dump_funcs[str] = _quoted
-    return toml.dumps(content, encoder=encoder)
+    encoder.dump_funcs[str] = _inline
+    encoder.dump_funcs[_Inline] = lambda value: _inline(value.value)
+    return toml.dumps({name: _table(section) for name, section in sections.items()}, encoder=encoder)
 
 
-def _by_section(config: Config) -> dict[str, Any]:
-    sections: dict[str, Any] = {}
+@dataclass(frozen=True)
+class _Inline:
+    """A list or table that is written on the line of its key."""
+
+    value: Any
+
+
+def _by_section(config: Config) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {}
     for key, value in as_flat_dict(config).items():
         if value is not None:
             sections.setdefault(catalog()[key].group, {})[key] = value
     return sections
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string. JSON's escapes are TOML's, but for the delete character, which JSON leaves alone."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _table(table: dict[str, Any]) -> dict[str, Any]:
+    """Dataset tables keep their headers; any other list or table goes on its key's line."""
+    written_as: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "general":
+            written_as[key] = _table(value)
+        elif key in ("datasets", "subsets") and value:
+            written_as[key] = [_table(each) for each in value]
+        else:
+            written_as[key] = _Inline(value) if isinstance(value, (list, dict)) else value
+    return written_as
 
 
-def _round_trips(key: str, value: Any) -> bool:
+def _inline(value: Any) -> str:
+    """A value as TOML on one line. JSON's text is TOML's, but for the delete character, which JSON leaves as it is."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _inline(key)
+
+
+def _round_trips(sections: dict[str, dict[str, Any]]) -> bool:
+    """Whether what is written reads back the same."""
+    text = written(sections)
     try:
-        return tomllib.loads(written({key: value})) == {key: value}
-    except tomllib.TOMLDecodeError:
+        text.encode("utf-8")
+        return tomllib.loads(text) == sections
+    except (UnicodeEncodeError, tomllib.TOMLDecodeError):
         return False

@@ -35,7 +35,7 @@ def choose_settings(layer: Iterable[Setting], findings: Findings) -> dict[str, S
         if setting is None:
             continue
         other = chosen.setdefault(setting.key, setting)
-        if other.value != setting.value:
+        if other is not setting and other.value != setting.value:
             also = f" (as '{written.key}')" if written.key != setting.key else ""
             findings.mistakes.append(
                 f"{written.source}: '{setting.key}' is set again{also}, to {shown(setting.value)}; "

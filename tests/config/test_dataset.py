@@ -13,7 +13,6 @@ from library.config.schema import CaptionConfig, Config
 from library.config.schema.data import BucketConfig, DataConfig
 from library.core.errors import UserError, UserErrors
 
-
 DATASET_KEYS = """
 resolution = [512, 768]
 batch_size = 2

@@ -125,10 +125,9 @@ def named_in(registry: Registry) -> Callable[[Any], str]:
         known = registry.names()
         same = [name for name in known if name.lower() == value.lower()]
         if not same and "." not in value:
-            near = did_you_mean(value, known).strip()
-            raise ValueError(
-                f"{', '.join(known)}, or a dotted path to your own{'. ' + near.rstrip('?') if near else ''}"
-            )
+            near = did_you_mean(value, known).strip().replace("Did", "did")
+            suggestion = f" ({near})" if near else ""
+            raise ValueError(f"{', '.join(known)}, or a dotted path to your own{suggestion}")
         return same[0] if same else value
 
     return parse
