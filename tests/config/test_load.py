@@ -446,3 +446,68 @@ def test_help_is_grouped_and_can_be_searched(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         load_config(["-h", "qqq"])
     assert "No option" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- a whole config from elsewhere
+
+FROM_THE_GUI = """
+bucket_no_upscale = true
+bucket_reso_steps = 64
+cache_latents = true
+caption_extension = ".txt"
+clip_skip = 1
+dynamo_backend = "no"
+enable_bucket = true
+epoch = 10
+gradient_accumulation_steps = 1
+huber_c = 0.1
+huber_schedule = "snr"
+learning_rate = 0.0001
+logging_dir = "log"
+loss_type = "l2"
+lr_scheduler = "cosine"
+lr_scheduler_args = []
+lr_scheduler_num_cycles = 1
+lr_scheduler_power = 1
+lr_warmup_steps = 160
+max_bucket_reso = 2048
+max_data_loader_n_workers = 0
+max_grad_norm = 1
+max_timestep = 1000
+max_token_length = 75
+max_train_steps = 1600
+mem_eff_attn = true
+min_bucket_reso = 256
+mixed_precision = "fp16"
+multires_noise_discount = 0.3
+network_alpha = 16
+network_args = ["conv_dim=8", "conv_alpha=4"]
+network_dim = 32
+network_module = "networks.lora"
+noise_offset_type = "Original"
+optimizer_args = []
+optimizer_type = "Adafactor"
+output_dir = "out"
+output_name = "last"
+pretrained_model_name_or_path = "model.safetensors"
+prior_loss_weight = 1
+resolution = "512,512"
+sample_sampler = "euler_a"
+save_every_n_epochs = 1
+save_model_as = "safetensors"
+save_precision = "fp16"
+text_encoder_lr = 0.0001
+train_batch_size = 1
+train_data_dir = "pictures"
+unet_lr = 0.0001
+wandb_run_name = "last"
+"""
+
+
+def test_a_file_of_kohyas_gui_runs_unchanged(folder: Path) -> None:
+    Path("gui.toml").write_text(FROM_THE_GUI, encoding="utf-8")
+    loaded = load_config(["--config_file", "gui.toml"])
+    assert [warning.split("'")[1] for warning in loaded.warnings] == ["epoch", "noise_offset_type", "wandb_run_name"]
+    assert loaded.config.optimizer.optimizer_type == "AdaFactor"
+    assert loaded.config.network.network_args == {"conv_dim": "8", "conv_alpha": "4"}
+    assert loaded.config.schedule.lr_warmup_steps == 160
