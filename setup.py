@@ -9,6 +9,8 @@ lora_dojo.networks, lora_dojo.optimizers, lora_dojo.schedules, lora_dojo.model_f
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 NEEDED = [
@@ -46,6 +48,8 @@ setup(
     name="lora-dojo",
     version="0.1.0",
     description="Trains LoRA adapters for Stable Diffusion 1.x, 2.x and XL from a handful of captioned pictures",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[

@@ -50,8 +50,8 @@ start at the project's folder.
 `presets/demo.toml` is then laid over all files, under the options of the command line, and the run says so. One without the other
 is an error.
 
-**The resolved configuration** is saved with the run's files. It holds every value and reproduces the run:
-`--config output/my_character/...toml`.
+**The resolved configuration** is saved beside the LoRA as `name.config.toml`. It holds every value and reproduces the run:
+`--config output/name/name.config.toml`.
 """
 
 TABLES = """\
