@@ -63,6 +63,10 @@ class Adapter(Protocol):
         """The change of the host's weight at multiplier 1, in the weight's shape, fp32."""
         ...
 
+    def norm(self) -> Tensor:
+        """The Frobenius norm of `delta()`, a 0-d tensor; cheaper where the algorithm allows it."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """The adapter's part of a LoRA file: name after the site's key -> tensor."""
         ...

@@ -39,8 +39,8 @@ def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multipli
         seed=0,
         described={},
     )
-    network.attach(hosts)
     try:
+        network.attach(hosts)
         network.load_saved(tensors)
     except UserError as error:
         network.detach()

@@ -26,6 +26,21 @@ from networks.rates import RateOptions, block_weights
 from networks.sizes import SizeOf, SizeOptions, sizes_from_file, sizes_from_options
 
 
+def check_network(config: NetworkConfig) -> None:
+    """Import the network and check its options and files, before there is a model.
+
+    Raises:
+        UserError: what `build_network` would complain of without regard to the model.
+    """
+    plugin = find_plugin(config.network_module)
+    if not is_foreign(plugin):
+        *_, options = parse_together((SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args")
+        plugin(options, config.network_dropout or 0.0)
+    _check_choices(config)
+    for file in [*config.base_weights, *([config.network_weights] if config.network_weights else [])]:
+        read_lora(Path(file))
+
+
 def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family: str, seed: int) -> Network:
     """The network that the configuration asks for, attached to the hosts it asks for.
 
@@ -40,8 +55,7 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
         UserError: unknown network or options, a file that does not fit.
     """
     plugin = find_plugin(config.network_module)
-    if config.dim_from_weights and not config.network_weights:
-        raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
+    _check_choices(config)
     weights = read_lora(Path(config.network_weights))[0] if config.network_weights else None
     dims_from = weights if config.dim_from_weights else None
     network: Network
@@ -74,13 +88,7 @@ def find_plugin(name: str) -> Any:
 
 
 def trained_hosts(config: NetworkConfig, hosts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The hosts that the network is put into.
-
-    Raises:
-        UserError: the two options exclude each other.
-    """
-    if config.network_train_unet_only and config.network_train_text_encoder_only:
-        raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
+    """The hosts that the network is put into."""
     if config.network_train_unet_only:
         return {"unet": hosts["unet"]}
     if config.network_train_text_encoder_only:
@@ -138,16 +146,12 @@ def described(config: NetworkConfig) -> dict[str, str]:
     return metadata
 
 
+def _check_choices(config: NetworkConfig) -> None:
+    if config.dim_from_weights and not config.network_weights:
+        raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
+    if config.network_train_unet_only and config.network_train_text_encoder_only:
+        raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
+
+
 def _is_algorithm(value: type) -> bool:
     return hasattr(value, "Options") and hasattr(value, "adapter") and hasattr(value, "size_in_file")
-
-
-def check_network(config: NetworkConfig) -> None:
-    """Import the network and check its options, before there is a model.
-
-    Raises:
-        UserError: unknown network, or options that it does not take.
-    """
-    plugin = find_plugin(config.network_module)
-    if not is_foreign(plugin):
-        parse_together((SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args")

@@ -57,6 +57,7 @@ class ForeignNetwork:
         self._described = dict(described)
         self._weights = weights
         self._on = True
+        self.training = True
         self._network: Any = None
 
     def attach(self, hosts: Mapping[str, nn.Module]) -> None:
@@ -160,6 +161,7 @@ class ForeignNetwork:
 
     def train(self, mode: bool = True) -> ForeignNetwork:
         """Passed on."""
+        self.training = mode
         self._network.train(mode)
         return self
 

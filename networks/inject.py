@@ -114,7 +114,7 @@ class AdapterNetwork(nn.Module):
     @torch.no_grad()
     def limit_norms(self, maximum: float) -> Mapping[str, float]:
         """Scale each site's change down to the norm `maximum` (Frobenius)."""
-        norms = torch.stack([self.delta(key).norm() for key in self.sites])
+        norms = torch.stack([self._adapter(key).norm() for key in self.sites])
         factors = (maximum / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
         for key, factor in zip(self.sites, factors, strict=True):
             self._adapter(key).scale_delta(factor)

@@ -104,6 +104,12 @@ class LoRAAdapter(nn.Module):
         product = self.up.flatten(1) @ self.down.flatten(1)
         return product.view(self.up.shape[0], *self.down.shape[1:]) * self.size.scale
 
+    def norm(self) -> Tensor:
+        """|scale B A|, from the rank-sized products: |B A|² = <BᵀB, A Aᵀ>."""
+        up_OR, down_RI = self.up.flatten(1), self.down.flatten(1)
+        squared = ((up_OR.t() @ up_OR) * (down_RI @ down_RI.t())).sum()
+        return squared.clamp(min=0).sqrt() * self.size.scale
+
     def tensors(self) -> dict[str, Tensor]:
         """Names and shapes of sd-scripts."""
         return {"lora_down.weight": self.down, "lora_up.weight": self.up, "alpha": torch.tensor(float(self.size.alpha))}

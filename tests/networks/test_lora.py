@@ -166,3 +166,12 @@ def test_an_adapter_is_built_on_its_own_generator():
     base = Base(site.module, site.module.forward, plain=True)
     x = torch.randn(2, 6)
     assert torch.equal(built(x, base, Moment()), site.module(x))
+
+
+@pytest.mark.parametrize("host", [nn.Linear(30, 20), nn.Conv2d(6, 8, 3)], ids=str)
+def test_norm_is_that_of_the_delta(host):
+    adapter, _ = adapter_on(host, Size(5, 3.0))
+    torch.testing.assert_close(adapter.norm(), adapter.delta().norm())
+    with torch.no_grad():
+        adapter.up.zero_()
+    assert adapter.norm() == 0

@@ -12,7 +12,7 @@ from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.lora_files.layouts import SD_KEYS, SDXL_KEYS
 from networks.base import Rates
-from networks.build import build_network
+from networks.build import build_network, check_network
 from networks.rates import RateOptions, block_weights, parse_weights, shape_weights
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-4, "te2": 1e-5})
@@ -201,3 +201,18 @@ def test_metadata_names_the_network(tiny):
         "ss_network_dropout": "0.1",
         "ss_network_args": '{"conv_dim": 2}',
     }
+
+
+def test_checks_without_a_model(tmp_path):
+    check_network(NetworkConfig(network_args={"conv_dim": "4", "rank_dropout": "0.1"}))
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    for config, message in (
+        ({"network_module": "networks.lara"}, r"Did you mean 'networks\.lora'"),
+        ({"network_args": {"conv": 4}}, "unknown option 'conv'"),
+        ({"network_weights": str(tmp_path / "broken.safetensors")}, "cannot be read"),
+        ({"base_weights": [str(tmp_path / "absent.safetensors")]}, "does not exist"),
+        ({"dim_from_weights": True}, "needs network_weights"),
+        ({"network_train_unet_only": True, "network_train_text_encoder_only": True}, "exclude each other"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_network(NetworkConfig(**config))

@@ -77,6 +77,10 @@ class IA3Adapter(nn.Module):
         weight = self.host[0].weight.float()
         return self.gain.view(-1, *[1] * (weight.dim() - 1)) * weight
 
+    def norm(self) -> Tensor:
+        """|g W|."""
+        return self.delta().norm()
+
     def tensors(self) -> dict[str, Tensor]:
         """g as a column, and a mark that it acts on outputs."""
         shape = (-1, *[1] * (self.host[0].weight.dim() - 1))
