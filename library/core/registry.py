@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from library.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 T = TypeVar("T")
 
@@ -43,8 +45,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every name that can be asked for without a dotted path."""
-        installed = {entry.name for entry in entry_points(group=self.group)}
-        return sorted(self._registered.keys() | self._builtin.keys() | installed)
+        return sorted(self._registered.keys() | self._builtin.keys() | {entry.name for entry in self._installed()})
 
     def get(self, name: str) -> Any:
         """The plugin of that name; a module is returned as it is when the dotted path names one.
@@ -57,10 +58,16 @@ class Registry:
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
             return getattr(import_module(module), attribute)
-        for entry in entry_points(group=self.group):
+        for entry in self._installed():
             if entry.name == name:
                 return entry.load()
         return self._from_path(name)
+
+    def _installed(self) -> EntryPoints:
+        """What installed packages offer. Imported late: it costs more than all the rest of `--help`."""
+        from importlib.metadata import entry_points
+
+        return entry_points(group=self.group)
 
     def _from_path(self, path: str) -> Any:
         if "." not in path:
@@ -88,7 +95,9 @@ def _import(path: str) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(error.name + ".")):
             return None
-        raise UserError(f"importing '{path}' failed: it needs the module '{error.name}', which is not installed.") from error
+        raise UserError(
+            f"importing '{path}' failed: it needs the module '{error.name}', which is not installed."
+        ) from error
 
 
 NETWORKS = Registry("network_module", {"networks.lora": "networks.lora:LoRA"}, "lora_dojo.networks")

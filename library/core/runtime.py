@@ -12,16 +12,23 @@ from library.core.errors import UserError
 
 log = logging.getLogger("dojo")
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells know it."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def run_command(main: Callable[[], int | None]) -> int:
-    """Run a command; a user's mistake is printed as one message and becomes the exit status."""
+    """Run a command; a user's mistake is told once, as one message without a traceback, and becomes the exit status."""
     try:
         return main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def use_all_cores(processes: int) -> int:

@@ -11,12 +11,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from library.config.dataset import Dataset, resolve_datasets
+from library.core.errors import UserError
 from library.data.cache import TensorCache, content_hash, digest
 from library.data.caching import cache_latents, cache_texts
 from library.data.checks import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.findings import raise_errors, report
 from library.data.sources import Picture
+from library.data.types import MicroBatch
 from library.diffusion.timesteps import trained_timesteps
 from library.models.base import DiffusionModel
 from library.training.batch import Batch, Collate, Draws, encode_and_assemble
@@ -139,13 +141,21 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
         multiprocessing_context="spawn" if workers and os.name == "nt" else None,
         worker_init_fn=one_thread if workers else None,
     )
-    for found in loader:
+    for found in _unwrapped(loader):
         if isinstance(found, Batch):
             yield found
         elif not found.examples:
             yield None
         else:
             yield encode_and_assemble(found, model.encode_images, draws, run.device)
+
+
+def _unwrapped(loader: DataLoader) -> Iterator[Batch | MicroBatch]:
+    """The loader's batches; a user's mistake that a worker found is told without the worker's traceback."""
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).rpartition("UserError: ")[2].strip(), error.exit_code) from None
 
 
 def one_thread(worker: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from library.config.words import with_words
 from library.data.dataset import TrainingData
 from library.data.types import Example
 from library.inference.prompts import read_prompts
@@ -116,7 +117,8 @@ def sample_requests(run: Run, model: DiffusionModel) -> list[SampleRequest]:
         return []
     width, height = run.config.buckets.resolution
     default = SampleRequest("", width=width, height=height, seed=run.seed, sampler=config.sample_sampler)
-    return read_prompts(Path(config.sample_prompts), default, model.latents.stride)
+    requests = read_prompts(Path(config.sample_prompts), default, model.latents.stride)
+    return [replace(request, prompt=with_words(request.prompt, run.config.data)) for request in requests]
 
 
 def _preview(
