@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-DTYPES = ("float32", "bfloat16")
+import torch
+
+from library.config.schema.model import ModelConfig
+from library.models.checkpoint import read_folder
+from library.models.load import load_model
+from library.models.single_file import read_single_file
+from library.models.weights import placed_shapes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", default="sd15", choices=["sd15", "sd2", "sdxl"])
     parser.add_argument("--stored", nargs="+", default=["fp32", "fp16"], choices=["fp32", "fp16"])
+    parser.add_argument("--wanted", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--load", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -35,7 +43,7 @@ def main() -> None:
             for layout, name in (("folder", "model"), ("single_file", "model.safetensors")):
                 path = Path(folder) / f"{stored}-{name}"
                 write(given.family, layout, stored, path)
-                for dtype in DTYPES:
+                for dtype in given.wanted:
                     report(layout, stored, dtype, in_new_process(path, dtype))
 
 
@@ -59,22 +67,23 @@ def report(layout: str, stored: str, dtype: str, found: dict[str, float]) -> Non
 
 def measure(path: str, dtype: str) -> dict[str, float]:
     """Load every part and touch every weight; bytes above the interpreter's, and seconds."""
-    import torch
-
-    from library.config.schema.model import ModelConfig
-    from library.models.load import load_model
-
     import_libraries()
     before = peak_memory()
     began = time.perf_counter()
     model = load_model(ModelConfig(pretrained_model_name_or_path=path), getattr(torch, dtype), torch.device("cpu"))
-    modules = [*model.hosts(["unet", "text_encoders"]).values(), model._images.vae()]  # type: ignore[attr-defined]
-    tensors = [parameter for module in modules for parameter in module.parameters()]
+    hosts = model.hosts(["unet", "text_encoders"])
+    model.decode_latents(model.encode_images(torch.zeros(1, 3, 64, 64)).mean)
     seconds = time.perf_counter() - began
-    for tensor in tensors:
-        tensor.view(-1)[::512].float().sum()  # mapped pages count only once they are touched
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return {"size": size, "peak": peak_memory() - before, "seconds": seconds}
+    for parameter in (parameter for host in hosts.values() for parameter in host.parameters()):
+        parameter.view(-1)[::512].float().sum()  # mapped pages count only once they are touched
+    return {"size": model_size(path, dtype), "peak": peak_memory() - before, "seconds": seconds}
+
+
+def model_size(path: str, dtype: str) -> int:
+    """Bytes of all the model's weights in that type."""
+    checkpoint = read_folder(Path(path)) if Path(path).is_dir() else read_single_file(Path(path))
+    shapes = [shape for part in checkpoint.components.values() for shape in placed_shapes(part.weights).values()]
+    return sum(math.prod(shape) for shape in shapes) * {"float32": 4, "bfloat16": 2}[dtype]
 
 
 def import_libraries() -> None:
