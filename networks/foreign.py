@@ -221,7 +221,7 @@ class ForeignNetwork:
 
     def state_dict_to_save(self) -> dict[str, Tensor]:
         """What the network itself would save, under the names that other programs read."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / "network.safetensors"
             self._network.save_weights(str(file), None, {})
             tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in read_lora(file)[0].items()}
@@ -252,7 +252,8 @@ class ForeignNetwork:
     def _as_file(self, tensors: Mapping[str, Tensor]) -> Iterator[Path]:
         """A temporary file of the tensors under the network's own names."""
         back = {name: own for own, name in self._names.items()}
-        with tempfile.TemporaryDirectory() as folder:
+        # A network may keep the file mapped into memory; Windows cannot remove it then.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / "network.safetensors"
             save_lora(file, renamed(tensors, back), {})
             yield file

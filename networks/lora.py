@@ -97,7 +97,8 @@ class LoRAAdapter(nn.Module):
         inner = project_down(x, self.down.to(x.dtype), base.module)
         if dropping:
             inner = drop(inner, self.dropouts)
-        return base(x) + project_up(inner, (self.up * scale).to(x.dtype))
+        y, change = base(x), project_up(inner, (self.up * scale).to(x.dtype))
+        return y.add_(change) if base.plain else y + change
 
     def delta(self) -> Tensor:
         """scale · B A in the shape of the host's weight."""
