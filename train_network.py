@@ -33,7 +33,7 @@ def main() -> None:
     model = load_model(config.model, run.dtype, run.device)
     data = build_data(run, datasets, pictures, model)
     requests = sample_requests(run, model)
-    length = plan_length(config, data.updates_per_epoch, run.position)
+    length = plan_length(run, data.updates_per_epoch)
     begin_folder(run)
     prepare_base(run, model)
     data = cache_all(run, data, model)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.config.schema import Config
 from library.core.errors import UserError
 from library.optim.schedules import depends_on_length
-from library.training.checkpoint import Position
 from library.training.loop import Span
+from library.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -17,32 +16,30 @@ class Length:
 
     span: Span
     schedule_steps: int
-    notices: tuple[str, ...] = ()
 
 
-def plan_length(config: Config, updates_per_epoch: int, position: Position | None) -> Length:
-    """Steps of the run. A resumed run keeps its old curve unless `resume_with_new_schedule` asks for the new one.
+def plan_length(run: Run, updates_per_epoch: int) -> Length:
+    """Steps of the run. A resumed run keeps its old curve, and says so, unless `resume_with_new_schedule` asks for the new one.
 
     Raises:
         UserError: the state is already as long as the run.
     """
-    training = config.training
-    last = (
-        training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
-    )
+    training, position = run.config.training, run.position
+    last = training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
     first = 0 if position is None else position.step
     if first >= last:
         raise UserError(
             f"the state has {first} steps, and the run ends at {last}: nothing is left to train. Raise max_train_steps."
         )
     span = Span(first, last, updates_per_epoch, training.gradient_accumulation_steps)
-    if position is None or position.schedule_steps == last or not depends_on_length(config.schedule):
+    if position is None or position.schedule_steps == last or not depends_on_length(run.config.schedule):
         return Length(span, last)
-    if config.saving.resume_with_new_schedule:
-        notice = f"The learning rate now follows the curve of {last} steps instead of {position.schedule_steps}, from step {first} on."
-        return Length(span, last, (notice,))
-    notice = (
-        f"The run's length changed from {position.schedule_steps} to {last} steps. The learning rate keeps the curve of "
-        f"{position.schedule_steps} steps and stays at its end after that; resume_with_new_schedule = true follows the new one."
+    former = position.schedule_steps
+    if run.config.saving.resume_with_new_schedule:
+        run.say(f"The learning rate now follows the curve of {last} steps instead of {former}, from step {first} on.")
+        return Length(span, last)
+    run.say(
+        f"The run's length changed from {former} to {last} steps. The learning rate keeps the curve of {former} steps and "
+        "stays at its end after that; resume_with_new_schedule = true follows the new one."
     )
-    return Length(span, position.schedule_steps, (notice,))
+    return Length(span, former)
