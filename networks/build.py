@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,7 @@ from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
 from library.lora_files.keys import Site, sites
 from library.lora_files.layouts import KEY_LAYOUTS
-from networks.algorithm import Algorithm
+from networks.algorithm import Algorithm, Size
 from networks.apply import sizes_in_file
 from networks.base import Network
 from networks.foreign import ForeignNetwork, is_foreign
@@ -107,8 +109,9 @@ def adapter_network(
     algorithm: Algorithm = plugin(own_options, config.network_dropout or 0.0)
     weights = block_weights(rate_options, blocks)
     if dims_from is not None:
-        size_of = sizes_from_file(sizes_in_file(algorithm, dims_from))
-        conv = True
+        sizes = sizes_in_file(algorithm, dims_from)
+        size_of, conv = sizes_from_file(sizes), True
+        config = replace(config, **most_common(sizes))
     else:
         of_options = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)
         size_of = chosen(algorithm, of_options, weights)
@@ -131,6 +134,12 @@ def chosen(algorithm: Algorithm, size_of: SizeOf, block_weights: list[float] | N
         return block_weights is None or site.block is None or block_weights[site.block] > 0
 
     return lambda site: size_of(site) if trains(site) and algorithm.acts_on(site) else None
+
+
+def most_common(sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """The most frequent rank and alpha, as `network_dim` and `network_alpha`."""
+    [(size, _)] = Counter(sizes.values()).most_common(1) or [(Size(1, 1.0), 0)]
+    return {"network_dim": size.rank, "network_alpha": size.alpha}
 
 
 def described(config: NetworkConfig) -> dict[str, str]:

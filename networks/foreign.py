@@ -71,31 +71,37 @@ class ForeignNetwork:
         encoders = [host for name, host in hosts.items() if name != "unet"]
         self._encoders: Any = encoders[0] if len(encoders) == 1 and "te2" not in hosts else encoders
         self._names = foreign_names(hosts, self._family)
-        former = {
-            module: vars(module).get("forward", module.forward) for host in hosts.values() for module in host.modules()
-        }
+        modules = [module for host in hosts.values() for module in host.modules()]
+        before = [vars(module).get("forward") for module in modules]
+        frozen = [module.forward for module in modules]
+        self._network = self._create()
+        if hasattr(self._network, "prepare_network"):
+            self._network.prepare_network(SimpleNamespace(**asdict(self._config)))
+        self._network.apply_to(self._encoders, self._unet, bool(encoders), "unet" in hosts)
+        changed = [
+            (module, former)
+            for module, own, former in zip(modules, before, frozen, strict=True)
+            if vars(module).get("forward") is not own
+        ]
+        if not changed:
+            raise UserError(f"network_module '{self._config.network_module}' changed no module of {', '.join(hosts)}.")
+        for module, former in changed:
+            module.forward = self._switched(module.forward, former)
+        self._network.to(device=next(next(iter(hosts.values())).parameters()).device, dtype=torch.float32)
+        self._network.prepare_grad_etc(self._encoders, self._unet)
+
+    def _create(self) -> Any:
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(self._seed, "network"))
             try:
-                self._network = self._create()
+                return self._call_create()
             except (AssertionError, ValueError, TypeError, KeyError) as error:
                 raise UserError(
                     f"network_module '{self._config.network_module}' cannot create its network: "
                     f"{type(error).__name__}: {error}. Check network_args against its documentation."
                 ) from error
-        if hasattr(self._network, "prepare_network"):
-            self._network.prepare_network(SimpleNamespace(**asdict(self._config)))
-        self._network.apply_to(self._encoders, self._unet, bool(encoders), "unet" in hosts)
-        changed = [module for module, forward in former.items() if vars(module).get("forward", forward) is not forward]
-        changed = [module for module in changed if "forward" in vars(module)]
-        if not changed:
-            raise UserError(f"network_module '{self._config.network_module}' changed no module of {', '.join(hosts)}.")
-        for module in changed:
-            module.forward = self._switched(module.forward, former[module])
-        self._network.to(device=next(next(iter(hosts.values())).parameters()).device, dtype=torch.float32)
-        self._network.prepare_grad_etc(self._encoders, self._unet)
 
-    def _create(self) -> Any:
+    def _call_create(self) -> Any:
         config = self._config
         arguments: dict[str, Any] = {name: as_text(value) for name, value in config.network_args.items()}
         if self._weights is not None:
@@ -118,13 +124,17 @@ class ForeignNetwork:
         )
 
     def _switched(self, foreign: Callable[..., Any], former: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A forward that follows `enabled`, and lets the network's fp32 weights meet half-precision activations."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
             if not self._on:
-                return former(x, *args, **kwargs)
+                return former(*args, **kwargs)
+            x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
             if x.dtype not in (torch.float16, torch.bfloat16):
-                return foreign(x, *args, **kwargs)
+                return foreign(*args, **kwargs)
             with torch.autocast(x.device.type, x.dtype):
-                return foreign(x, *args, **kwargs).to(x.dtype)
+                result = foreign(*args, **kwargs)
+            return result.to(x.dtype) if isinstance(result, Tensor) else result
 
         return forward
 

@@ -182,6 +182,7 @@ def test_continue_from_a_file(tiny, disturb, tmp_path):
     assert torch.equal(same.predict(), acting)
     taken = build(other, network_weights=file, dim_from_weights=True)
     assert torch.equal(other.predict(), acting)
+    assert taken.metadata()["ss_network_dim"] in ("2", "3", "4") and taken.metadata()["ss_network_alpha"] == "4.0"
     assert {name: size(taken, name) for name in taken.sites} == {name: size(network, name) for name in network.sites}
 
     with pytest.raises(UserError, match="ranks are taken from the file"):
