@@ -17,7 +17,7 @@ from library.models.location import locate
 from library.models.noise_schedule import noise_process
 from library.models.parts import LazyModule, load_unet
 from library.models.prompt_encoding import ClipEncoder, PromptEncoder, tokenizer_source
-from library.models.recognise import prediction_of
+from library.models.recognise import check_config, prediction_of, recognise
 from library.models.single_file import read_single_file, read_vae_file
 from library.models.text import ClipStates
 
@@ -33,6 +33,18 @@ def open_checkpoint(config: ModelConfig, dtype: torch.dtype) -> Checkpoint:
     prefer_half = dtype != torch.float32
     path = locate(config.pretrained_model_name_or_path, "pretrained_model_name_or_path", prefer_half)
     return read_folder(path, prefer_half) if path.is_dir() else read_single_file(path)
+
+
+def open_recognised(config: ModelConfig, dtype: torch.dtype) -> tuple[Checkpoint, Family]:
+    """The base model's files and the family that they belong to, which the config does not contradict.
+
+    Raises:
+        UserError: as `open_checkpoint`, or the config says otherwise.
+    """
+    checkpoint = open_checkpoint(config, dtype)
+    family = recognise(checkpoint)
+    check_config(family, checkpoint, config)
+    return checkpoint, family
 
 
 def clip_encoders(

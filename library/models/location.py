@@ -10,6 +10,8 @@ from typing import Any
 from library.core.errors import UserError, did_you_mean
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+STANDARD_NAME = re.compile(r"(diffusion_pytorch_model|model)[.-]")
+"""How diffusers and transformers name weights; some VAEs on the hub have copies for other programs beside them."""
 SETTINGS = (".json", ".txt", ".model")
 TIMEOUT = 20
 """Seconds to wait for the hub."""
@@ -41,6 +43,7 @@ def weight_files(names: Iterable[str], prefer_half: bool) -> list[str]:
         prefer_half: take the fp16 files where both are there; else the full ones.
     """
     stored = sorted(name for name in names if name.endswith(".safetensors"))
+    stored = [name for name in stored if STANDARD_NAME.match(name)] or stored
     by_variant: dict[str, list[str]] = {}
     for name in stored:
         by_variant.setdefault(_variant(name), []).append(name)

@@ -118,6 +118,8 @@ def _open_clip_places(name: str, layers: int) -> Iterable[Placement]:
         return [Placement(_OPEN_CLIP_TOP[name])]
     if name == "text_projection":
         return [Placement("text_projection.weight", _transposed)]
+    if name == "text_projection.weight":  # as ComfyUI saves it
+        return [Placement(name)]
     match name.split(".", 3):
         case ["transformer", "resblocks", number, rest] if int(number) < layers:
             return _open_clip_layer(f"encoder.layers.{number}", rest)

@@ -6,9 +6,8 @@ import torch
 
 from library.config.schema.model import ModelConfig
 from library.core.registry import MODEL_FAMILIES
-from library.models.assembly import assemble, clip_encoders, open_checkpoint
+from library.models.assembly import assemble, clip_encoders, open_recognised
 from library.models.base import DiffusionModel
-from library.models.recognise import check_config, recognise
 from library.models.text import ClipStates
 from library.models.tokenizers import CLIP_EOS, OPEN_CLIP_PAD
 
@@ -23,9 +22,7 @@ class StableDiffusion:
         Raises:
             UserError: the model cannot be found or read, or contradicts the config.
         """
-        checkpoint = open_checkpoint(config, dtype)
-        family = recognise(checkpoint)
-        check_config(family, checkpoint, config)
+        checkpoint, family = open_recognised(config, dtype)
         states = {"text_encoder": ClipStates(layer=config.clip_skip or 1, normed=True, pooled=False)}
         pad = OPEN_CLIP_PAD if family == "sd2" else CLIP_EOS
         prompts = clip_encoders(checkpoint, config, states, [pad], dtype, device)

@@ -10,9 +10,8 @@ from torch import Tensor
 from library.config.schema.model import ModelConfig
 from library.core.registry import MODEL_FAMILIES
 from library.data.types import Conditioning
-from library.models.assembly import assemble, clip_encoders, open_checkpoint
+from library.models.assembly import assemble, clip_encoders, open_recognised
 from library.models.base import DiffusionModel
-from library.models.recognise import check_config, recognise
 from library.models.text import ClipStates
 from library.models.tokenizers import CLIP_EOS, OPEN_CLIP_PAD
 
@@ -31,9 +30,7 @@ class StableDiffusionXL:
         Raises:
             UserError: the model cannot be found or read, or contradicts the config.
         """
-        checkpoint = open_checkpoint(config, dtype)
-        family = recognise(checkpoint)
-        check_config(family, checkpoint, config)
+        checkpoint, family = open_recognised(config, dtype)
         if config.clip_skip not in (None, PENULTIMATE):
             log.warning("clip_skip = %s has no effect: SDXL always reads the last but one layer.", config.clip_skip)
         states = {

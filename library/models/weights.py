@@ -100,8 +100,15 @@ def refuse_pickle(file: Path) -> None:
 
 
 def unchanged(tensors: Iterable[StoredTensor]) -> dict[StoredTensor, tuple[Placement, ...]]:
-    """Weights that stand in the file under the module's own names; integer tables are left out."""
-    return {stored: (Placement(stored.key),) for stored in tensors if stored.is_float}
+    """Weights that stand in the file under the module's own names.
+
+    CLIP's table of positions, which old files carry (as numbers of any type, after a merge), is no weight.
+    """
+    return {
+        stored: (Placement(stored.key),)
+        for stored in tensors
+        if stored.is_float and not stored.key.endswith("position_ids")
+    }
 
 
 def placed_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:

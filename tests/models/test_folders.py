@@ -27,6 +27,12 @@ SHARDS = ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.sa
         ([PLAIN, *SHARDS], True, SHARDS),
         (["model.non_ema.safetensors", PLAIN], False, [PLAIN]),
         (["model.bin"], False, []),
+        (
+            ["diffusion_pytorch_model.safetensors", "sdxl_vae.safetensors"],
+            False,
+            ["diffusion_pytorch_model.safetensors"],
+        ),
+        (["own.safetensors"], False, ["own.safetensors"]),
     ],
 )
 def test_one_precision_of_the_weights_is_chosen(names, prefer_half, chosen):
