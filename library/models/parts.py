@@ -37,10 +37,6 @@ class LazyModule(Generic[Module]):
             self._module = module
         return self._module
 
-    @property
-    def is_loaded(self) -> bool:
-        return self._module is not None
-
     def prepare(self, change: Callable[[Module], object]) -> None:
         """Apply `change` to the module now, if it is loaded, and whenever it loads again."""
         self._prepare.append(change)

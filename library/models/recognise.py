@@ -20,18 +20,18 @@ REGISTERED: dict[Family, str] = {"sd1": "sd", "sd2": "sd", "sdxl": "sdxl"}
 # What a name in a file gives away, in the order in which the signs are looked for.
 _FOREIGN = {
     "a LoRA or another adapter, not a base model": (
-        ".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora_unet_", "lora_te", ".hada_w1_a", ".lokr_w1",
+        ".lora_down.", ".lora_up.", ".lora.down.", ".lora.up.", ".lora_A.", ".lora_B.", "lora_unet_", "lora_te", ".hada_w1_a", ".lokr_w1",
     ),
     "a ControlNet": ("control_model.", "controlnet_cond_embedding", "zero_convs."),
-    "a textual inversion embedding": ("emb_params", "clip_l", "clip_g", "string_to_param"),
     "a Flux model": ("double_blocks.", "single_transformer_blocks."),
     "a Stable Diffusion 3 model": ("joint_blocks.",),
     "a diffusion transformer of another family": (
         "transformer_blocks.0.attn.to_q", "blocks.0.self_attn.", "layers.0.attention.", "blocks.0.attn.qkv", "caption_projection.",
     ),
     "a Stable Cascade model": ("clf.1.weight", "effnet_mapper."),
-    "a UNet without text encoders, in the diffusers layout": ("down_blocks.0.",),
     "only a VAE": ("encoder.down", "decoder.up"),
+    "a UNet without text encoders, in the diffusers layout": ("down_blocks.0.",),
+    "a textual inversion embedding": ("emb_params", "clip_l", "clip_g", "string_to_param"),
 }  # fmt: skip
 
 _REFINER = "'{}' is an SDXL refiner. Train on the base model."

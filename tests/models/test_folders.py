@@ -78,7 +78,10 @@ def test_only_pickles_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda path: (path / "transformer").mkdir(), "Known families"),
+        (
+            lambda path: (path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8"),
+            "of the kind FluxPipeline. Known families",
+        ),
         (
             lambda path: save_file({"x": torch.zeros(1)}, path / "model.safetensors"),
             "Give one of the files: model.safetensors",

@@ -156,6 +156,9 @@ def test_older_names_of_the_vae_attention_are_understood(tiny, tmp_path):
         (["control_model.zero_convs.0.0.weight"], "ControlNet"),
         (["down_blocks.0.resnets.0.conv1.weight"], "diffusers layout"),
         (["encoder.down.0.block.0.conv1.weight"], "only a VAE"),
+        (["encoder.down_blocks.0.resnets.0.conv1.weight"], "only a VAE"),
+        (["clip_g", "clip_l"], "textual inversion"),
+        (["model.diffusion_model.joint_blocks.0.x", "text_encoders.clip_l.transformer.x"], "Stable Diffusion 3"),
         (["something.else"], "not known here"),
     ],
 )
