@@ -141,8 +141,9 @@ def _vae_weights_of_folder(tensors: Mapping[str, StoredTensor]) -> Weights:
 
 
 def _not_a_model_folder(path: Path) -> str:
-    if (path / "model_index.json").exists():
-        kind = read_json(path / "model_index.json").get("_class_name", "unknown")
+    index = path / "model_index.json"
+    kind = read_json(index).get("_class_name", "") if index.exists() else ""
+    if kind not in ("", "StableDiffusionPipeline", "StableDiffusionXLPipeline"):
         return f"'{path}' is a model of the kind {kind}. Known families are SD 1.x, SD 2.x and SDXL."
     files = sorted(file.name for file in path.glob("*.safetensors"))
     if files:
