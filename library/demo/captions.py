@@ -5,7 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from library.demo.look import Look
+from library.demo.look import (
+    ACCENT_COLOURS,
+    BACKGROUNDS,
+    EXPRESSIONS,
+    FRAMINGS,
+    HAIR_COLOURS,
+    HAIR_STYLES,
+    OUTFIT_COLOURS,
+    OUTFITS,
+    POSES,
+    SKINS,
+    Look,
+)
 
 CLASS_WORD = "fighter"
 EMPTY_RATE, TAG_DROP_RATE, NAME_RATE = 0.1, 0.1, 0.3
@@ -43,3 +55,32 @@ def training_caption(look: Look, names: Sequence[str], rng: random.Random) -> st
     rng.shuffle(tags)
     name = [rng.choice(names)] if rng.random() < NAME_RATE else []
     return ", ".join([*name, CLASS_WORD, *tags])
+
+
+def tag_groups() -> dict[str, tuple[str, ...]]:
+    """The values of each thing a caption can tell, in the words of its tags."""
+    worn = {thing: tuple(f"{colour} {thing}" for colour in ACCENT_COLOURS) for thing in ("belt", "headband", "gloves")}
+    return {
+        "framing": FRAMINGS,
+        "pose": POSES,
+        "expression": EXPRESSIONS,
+        "hair style": HAIR_STYLES,
+        "hair colour": tuple(f"{colour} hair" for colour in HAIR_COLOURS),
+        "skin": tuple(f"{skin} skin" for skin in SKINS),
+        "outfit": OUTFITS,
+        "outfit colour": tuple(OUTFIT_COLOURS),
+        "background": tuple(f"{background} background" for background in BACKGROUNDS),
+        **worn,
+    }
+
+
+def told(text: str) -> list[int]:
+    """What a caption tells, a number a group: 0 for nothing, else one more than the place of its value."""
+    tags = text.split(", ")
+    for outfit in OUTFITS:
+        tags += [
+            part for tag in tags if tag.endswith(f" {outfit}") for part in (outfit, tag.removesuffix(f" {outfit}"))
+        ]
+    return [
+        next((place + 1 for place, value in enumerate(values) if value in tags), 0) for values in tag_groups().values()
+    ]

@@ -14,22 +14,22 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from library.demo.captions import caption, training_caption
+from library.demo.captions import training_caption
 from library.demo.look import Look
+from library.demo.text import TEXT_WIDTH, name_words, tokenize
 
-TEXT_WIDTH = 64
 MIN_SNR_GAMMA = 5.0
 
 
 class Denoiser(nn.Module):
     """The two networks that train together."""
 
-    def __init__(self, vocabulary_size: int) -> None:
+    def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet = build_unet()
-        self.text_encoder = build_text_encoder(vocabulary_size)
+        self.text_encoder = text_encoder
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, tokens_BL: Tensor) -> Tensor:
         return self.unet(noisy_BCHW, t_B, self.text_encoder(tokens_BL).last_hidden_state).sample
@@ -47,22 +47,6 @@ def build_unet() -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=16,
     )
-
-
-def build_text_encoder(vocabulary_size: int) -> CLIPTextModel:
-    """CLIP's text transformer in small, over CLIP's whole vocabulary."""
-    config = CLIPTextConfig(
-        vocab_size=vocabulary_size,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
-        projection_dim=TEXT_WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        bos_token_id=vocabulary_size - 2,
-        eos_token_id=vocabulary_size - 1,
-        pad_token_id=vocabulary_size - 1,
-    )
-    return CLIPTextModel(config)
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -110,26 +94,6 @@ class DenoisingLoss:
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
         captions = [training_caption(self._looks[index], self._names, rng) for index in indices_B.tolist()]
         return tokenize(self._tokenizer, captions)
-
-
-def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """Token ids (B, 77), padded and cut as Stable Diffusion does."""
-    return tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=77, return_tensors="pt"
-    ).input_ids
-
-
-RESERVED_NAMES = ("alexander", "kungfustyle")
-
-
-def name_words(tokenizer: CLIPTokenizer, looks: Sequence[Look]) -> list[str]:
-    """Whole words of the vocabulary that share no token with the captions or with the examples' trigger words."""
-    texts = {caption(look) for look in looks[:2000]} | set(RESERVED_NAMES)
-    taken = {token for ids in tokenizer(sorted(texts)).input_ids for token in tokenizer.convert_ids_to_tokens(ids)}
-    words = sorted(
-        token.removesuffix("</w>") for token in tokenizer.get_vocab() if token.endswith("</w>") and token not in taken
-    )
-    return [word for word in words if len(word) > 3 and word.isascii() and word.isalpha()]
 
 
 def save_pipeline(denoiser: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out: Path) -> None:

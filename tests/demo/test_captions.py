@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from library.demo.captions import caption, training_caption
+from library.demo.captions import caption, tag_groups, told, training_caption
 from library.demo.examples import examples
 from library.demo.look import Look, random_look
 
@@ -47,3 +47,22 @@ def test_example_captions_start_with_the_trigger_and_keep_its_secret():
             trigger
         ]
         assert not any(word in example.caption for word in hidden)
+
+
+def test_what_a_caption_tells_is_read_from_its_tags_in_any_order():
+    groups = tag_groups()
+    answers = dict(zip(groups, told("zebra, fighter, blue gi, red hair, bald, night city background"), strict=True))
+    shown = {group: groups[group][place - 1] for group, place in answers.items() if place}
+    assert shown == {
+        "outfit": "gi",
+        "outfit colour": "blue",
+        "hair colour": "red hair",
+        "hair style": "bald",
+        "background": "night city background",
+    }
+    assert set(told("")) == {0}
+
+
+def test_a_full_caption_tells_every_attribute_of_its_look():
+    look = Look(belt="red", headband="blue", gloves="white")
+    assert all(told(caption(look)))
