@@ -1,0 +1,62 @@
+"""What becomes of errors at the end of a command."""
+
+from __future__ import annotations
+
+import pytest
+
+from library.core.errors import UserError, UserErrors
+from library.core.runtime import INTERRUPTED, available_cores, run_command
+
+
+def failing(error: BaseException) -> object:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (5, 5)])
+def test_a_command_that_ends_well_gives_its_status(returned: int | None, status: int) -> None:
+    assert run_command(lambda: returned) == status
+
+
+def test_a_mistake_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(UserError("seed = 'x' is not a number"))) == 2
+    told = capsys.readouterr()
+    assert told.err == "error: seed = 'x' is not a number\n"
+    assert told.out == ""
+
+
+def test_a_mistake_has_its_own_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(UserError("the gradient became NaN", exit_code=3))) == 3
+    assert "the gradient became NaN" in capsys.readouterr().err
+
+
+def test_all_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(UserErrors(["this", "that"]))) == 2
+    assert capsys.readouterr().err == "error: 2 problems:\n  1. this\n  2. that\n"
+
+
+def test_another_process_says_which_one_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert run_command(failing(UserError("no space left"))) == 2
+    told = capsys.readouterr().err
+    assert "no space left" in told, "an error of one process alone must not be lost"
+    assert "process 3" in told
+
+
+def test_ctrl_c_ends_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(KeyboardInterrupt())) == INTERRUPTED == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_our_own_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(failing(ZeroDivisionError()))
+
+
+def test_there_is_at_least_one_core() -> None:
+    assert available_cores() >= 1
