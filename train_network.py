@@ -24,7 +24,7 @@ def main() -> None:
     from library.training.observers import build_observers, sample_requests
     from library.training.plugins import check_plugins
     from library.training.run import start_run
-    from library.training.trainer import build_trainer, host_parts, prepare_base, resume
+    from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
     from networks.build import build_network
 
     check_plugins(config)
@@ -32,17 +32,17 @@ def main() -> None:
     datasets, pictures = look_through(run)
     model = load_model(config.model, run.dtype, run.device)
     data = build_data(run, datasets, pictures, model)
-    requests = sample_requests(run, model)
+    requests = sample_requests(run, data, model)
     length = plan_length(run, data.updates_per_epoch)
     begin_folder(run)
     prepare_base(run, model)
     data = cache_all(run, data, model)
-    network = build_network(config.network, model.hosts(host_parts(config)), model.family, run.seed)
+    network = build_network(config.network, trained_hosts(run, model), model.family, run.seed)
     trainer = build_trainer(run, model, network, length)
     resume(run, trainer, data.fingerprint())
     observers = build_observers(run, data, trainer, length, requests)
     fit(trainer, batches(run, data, model, length.span), length.span, observers.all)
-    finish(run, model, data, length.span, observers, loaded.warnings)
+    finish(run, model, length.span, observers, loaded.warnings)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def save_resolved(config: Config, path: Path) -> None:
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
 
 
+def resolved_text(config: Config) -> str:
+    """Every option that is set, as TOML."""
+    return written(_by_section(config))
+
+
 def written(sections: dict[str, dict[str, Any]]) -> str:
     """Sections of options as TOML, by the package `toml`.
 

@@ -18,7 +18,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(usual_mode)  # some writers make files that only their owner can read
         flush_to_disk(temporary)
         temporary.replace(path)
     finally:
@@ -34,9 +37,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                flush_to_disk(file)
+        folder_mode = temporary.stat().st_mode
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            file.chmod(folder_mode & 0o666)
+            flush_to_disk(file)
         former = temporary.with_suffix(".former")
         if path.exists():
             path.replace(former)

@@ -70,12 +70,12 @@ class Registry:
         return entry_points(group=self.group)
 
     def _from_path(self, path: str) -> Any:
-        if "." not in path:
+        found = _import(path)
+        if found is None and "." not in path:
             raise UserError(
                 f"unknown {self.kind} '{path}'.{did_you_mean(path, self.names())} "
-                f"Known: {', '.join(self.names())}; or give a dotted path to your own."
+                f"Known: {', '.join(self.names())}; or give the path of your own module or class."
             )
-        found = _import(path)
         if found is None:
             module_path, _, attribute = path.rpartition(".")
             module = _import(module_path)

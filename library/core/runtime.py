@@ -19,12 +19,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def run_command(main: Callable[[], int | None]) -> int:
-    """Run a command; a user's mistake is told once, as one message without a traceback, and becomes the exit status."""
+    """Run a command; a user's mistake is told as one message without a traceback, and becomes the exit status."""
+    quiet_libraries()
     try:
         return main() or 0
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        process = os.environ.get("RANK", "0")
+        print(f"error{f' in process {process}' if process != '0' else ''}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -49,6 +50,11 @@ def available_cores() -> int:
     """Cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def quiet_libraries() -> None:
+    """Keep back what libraries say of features that are not used (bitsandbytes of its 4-bit kernels, on import)."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def keep_freed_memory() -> None:

@@ -24,8 +24,8 @@ class LatentDistribution:
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Latents drawn with the given standard normal noise."""
-        return self.mean + self.std * noise
+        """Latents drawn with the given standard normal noise, in its type."""
+        return self.mean.to(noise.dtype) + self.std.to(noise.dtype) * noise
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Example:
     """(1, h, w) at the latents' size, in [0, 1]."""
     geometry: Geometry
     weight: float
-    """Weight of the sample's loss: prior_loss_weight for regularisation pictures, else 1."""
+    """Weight of the sample's loss: prior_loss_weight for regularisation pictures, prior_prediction_weight where `keeps_prior`, else 1."""
     keeps_prior: bool
     """The frozen model's prediction is the target (prior prediction)."""
     multiplier: float

@@ -76,5 +76,5 @@ def huber_widths(loss: LossConfig, process: NoiseProcess) -> Tensor:
             log.warning("huber_scale has no effect with huber_schedule = 'snr'.")
         return (1 - loss.huber_c) / (1 + process.sigma(t_T)).square() + loss.huber_c
     if loss.huber_schedule == "exponential":
-        return torch.exp(t_T.double() * math.log(loss.huber_c) / process.num_timesteps).float() * loss.huber_scale
+        return torch.exp(t_T * (math.log(loss.huber_c) / process.num_timesteps)) * loss.huber_scale
     return torch.full_like(process.alphas_bar, loss.huber_c * loss.huber_scale)

@@ -44,15 +44,17 @@ def generate(
     Raises:
         UserError: a sampler is not known.
     """
-    encoded = [_encode(model, request) for request in requests]
-    if "text_encoders" not in keep:
-        model.release("text_encoders")
-    with _without_dropout(network):
-        for batch in _batches(list(zip(requests, encoded)), batch_size):
-            latents_BChw = denoise(model, [request for request, _ in batch], [each for _, each in batch], network)
-            yield from map(to_image, model.decode_latents(latents_BChw))
-    for part in ("unet", "vae"):
-        if part not in keep:
+    released = [part for part in ALL_PARTS if part not in keep]
+    try:
+        encoded = [_encode(model, request) for request in requests]
+        if "text_encoders" in released:
+            model.release("text_encoders")
+        with _without_dropout(network):
+            for batch in _batches(list(zip(requests, encoded)), batch_size):
+                latents_BChw = denoise(model, [request for request, _ in batch], [each for _, each in batch], network)
+                yield from map(to_image, model.decode_latents(latents_BChw))
+    finally:
+        for part in released:
             model.release(part)
 
 

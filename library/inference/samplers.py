@@ -61,7 +61,7 @@ def make_sampler(name: str, process: NoiseProcess) -> Any:
 
 def betas_of(process: NoiseProcess) -> Tensor:
     """The variances (T,), float64, of a process; from the SNR, which keeps its digits where abar is near one."""
-    snr_T = process.snr(torch.arange(process.num_timesteps, device=process.alphas_bar.device)).double().cpu()
+    snr_T = process.snr(torch.arange(process.num_timesteps, device=process.alphas_bar.device)).cpu().double()
     abar_T = (snr_T / (1 + snr_T)).clamp(min=SMALLEST_ABAR)
     before_T = torch.cat([torch.ones(1, dtype=torch.float64), abar_T[:-1]])
     return 1 - abar_T / before_T

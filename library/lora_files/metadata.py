@@ -104,7 +104,7 @@ def lora_metadata(
         **{key: as_text(value) for key, value in data.items() if value is not None},
         **base,
         **network,
-        **modelspec(config, run, trigger_words(config.data.trigger_word, data.get("ss_tag_frequency") or {})),
+        **modelspec(config, run),
     }
     if config.saving.no_metadata:
         return {key: entries[key] for key in NEEDED_TO_LOAD if key in entries}
@@ -136,9 +136,9 @@ def training_entries(config: Config, run: RunFacts) -> dict[str, Any]:
     }
 
 
-def modelspec(config: Config, run: RunFacts, triggers: str) -> dict[str, str]:
+def modelspec(config: Config, run: RunFacts) -> dict[str, str]:
     """`modelspec.*` entries; those without a value are left out."""
-    saving = config.saving
+    saving, triggers = config.saving, config.data.trigger_word
     entries = {
         "sai_model_spec": "1.0.1",
         "architecture": architecture(run.family, run.predicts_v),
@@ -166,14 +166,6 @@ def architecture(family: str, predicts_v: bool) -> str:
         "sdxl": "stable-diffusion-xl-v1-base",
     }
     return f"{known.get(family, family)}/lora"
-
-
-def trigger_words(trigger_word: str, tag_frequency: Mapping[str, Mapping[str, int]]) -> str:
-    """What calls the LoRA: the configured word, else the most frequent tag of the first folder, which readers take too."""
-    if trigger_word:
-        return trigger_word
-    tags = next(iter(tag_frequency.values()), {})
-    return max(tags, key=lambda tag: tags[tag], default="")
 
 
 def as_text(value: Any) -> str:

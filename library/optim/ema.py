@@ -42,10 +42,8 @@ class ExponentialAverage:
             _fill(self.groups, kept)
 
     def state(self) -> dict[str, Tensor]:
-        """The averages on the CPU, by group."""
-        return {
-            group.name: average.to("cpu", copy=True) for group, average in zip(self.groups, self.averages, strict=True)
-        }
+        """The averages on the CPU, by the group's number."""
+        return {str(number): average.to("cpu", copy=True) for number, average in enumerate(self.averages)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `state` gave.
@@ -53,8 +51,8 @@ class ExponentialAverage:
         Raises:
             UserError: it is the average of other groups.
         """
-        for group, average in zip(self.groups, self.averages, strict=True):
-            saved = tensors.get(group.name)
+        for number, (group, average) in enumerate(zip(self.groups, self.averages, strict=True)):
+            saved = tensors.get(str(number))
             if saved is None or saved.shape != average.shape:
                 raise UserError(
                     f"the saved average does not fit the parameter group '{group.name}'; resume with the same network, or without ema_decay."

@@ -6,7 +6,7 @@ Letters: B samples, C latent channels, h w latent size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -41,8 +41,8 @@ class Batch:
     """Cached text-encoder outputs; None: `prompts` are encoded in the step."""
     prompts: list[str]
     images: list[str]
-    keeps_prior: list[bool]
-    """Whose target is the frozen model's prediction."""
+    keeps_prior: Tensor | None
+    """(B,) whose target is the frozen model's prediction; None where it is nobody's."""
     multiplier: float
     step: int
     micro: int
@@ -51,16 +51,20 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The batch with its tensors on the device, copied without waiting."""
-        moved: dict[str, Any] = {f.name: _moved(getattr(self, f.name), device) for f in fields(self)}
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, from which it is copied to a GPU while that computes; called by the loader."""
+        return self._with_tensors(Tensor.pin_memory)
 
-def _moved(value: object, device: torch.device) -> object:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in value.items()}
-    return value
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                changed[name] = change(value)
+            elif isinstance(value, dict):
+                changed[name] = {key: change(tensor) for key, tensor in value.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,7 @@ class Draws:
     def latents(self, example: Example, distribution: LatentDistribution) -> Tensor:
         """(C, h, w) drawn from what the VAE says of the picture, anew at every step."""
         generator = torch_generator(self.seed, "latents", *example.position)
-        mean = distribution.mean.float()
-        return mean + distribution.std.float() * torch.randn(mean.shape, generator=generator)
+        return distribution.sample(torch.randn(distribution.mean.shape, generator=generator))
 
     def timestep(self, example: Example) -> int:
         """Uniform over the timesteps that are trained."""
@@ -128,7 +131,7 @@ def assemble(micro: MicroBatch, distributions: Sequence[LatentDistribution], dra
         conditioning=_conditioning(examples),
         prompts=[example.caption for example in examples],
         images=[example.image for example in examples],
-        keeps_prior=[example.keeps_prior for example in examples],
+        keeps_prior=_keeps_prior(examples),
         multiplier=examples[0].multiplier,
         step=micro.step,
         micro=micro.micro,
@@ -143,6 +146,11 @@ def _masks(examples: Sequence[Example]) -> Tensor | None:
     if found is None:
         return None
     return torch.stack([torch.ones_like(found) if example.mask is None else example.mask for example in examples])
+
+
+def _keeps_prior(examples: Sequence[Example]) -> Tensor | None:
+    marks = [example.keeps_prior for example in examples]
+    return torch.tensor(marks) if any(marks) else None
 
 
 def _conditioning(examples: Sequence[Example]) -> Conditioning | None:

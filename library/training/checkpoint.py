@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def read_position(folder: Path) -> Position:
 
 
 def find_state(resume: str, output_dir: Path, output_name: str) -> Path | None:
-    """The folder to resume from; for `latest` the furthest whole state of that name, or None when there is none.
+    """The folder to resume from; for `latest` the last whole state of the last run of that name, or None when there is none.
 
     Raises:
         UserError: the named folder is not a state.
@@ -141,24 +142,28 @@ def find_state(resume: str, output_dir: Path, output_name: str) -> Path | None:
     if resume != "latest":
         read_description(Path(resume))
         return Path(resume)
-    steps: dict[Path, tuple[int, float]] = {}
-    for folder in output_dir.glob(f"{output_name}*-state"):
-        try:
-            steps[folder] = (read_description(folder)["step"], (folder / "state.json").stat().st_mtime)
-        except UserError as error:
-            log.warning("passed over: %s", error)
-    return max(steps, key=lambda folder: steps[folder]) if steps else None
+    found: dict[Path, tuple[float, int]] = {}
+    pattern = re.compile(re.escape(output_name) + r"(-\d{6}|-step\d{8})?-state")
+    for folder in output_dir.iterdir() if output_dir.is_dir() else ():
+        if pattern.fullmatch(folder.name):
+            try:
+                position = read_position(folder)
+                found[folder] = (position.started_at, position.step)
+            except UserError as error:
+                log.warning("passed over: %s", error)
+    return max(found, key=lambda folder: found[folder]) if found else None
 
 
 FIXED = (
     "network_module", "network_dim", "network_alpha", "network_args", "network_train_unet_only",
-    "network_train_text_encoder_only", "optimizer_type", "seed", "pretrained_model_name_or_path",
+    "network_train_text_encoder_only", "optimizer_type",
 )  # fmt: skip
 """Settings that a resumed run cannot change: the saved tensors belong to them."""
 
 INDIFFERENT = (
     "resume", "resume_with_new_schedule", "output_dir", "logging_dir", "log_prefix", "log_every_n_steps", "progress",
     "max_data_loader_n_workers", "cache_dir", "extends", "max_train_steps", "max_train_epochs", "persistent_data_loader_workers",
+    "seed",
 )  # fmt: skip
 """Settings whose change needs no word: they do not touch what is computed, or are told of elsewhere."""
 
@@ -167,14 +172,25 @@ def changes_since(position: Position, config: Mapping[str, Any]) -> list[str]:
     """What the configuration says otherwise than the saved one, in words.
 
     Raises:
-        UserError: a change that the saved tensors do not allow.
+        UserError: a change that the saved tensors do not allow, or another seed.
     """
     now = json.loads(json.dumps(config))
     changed = [key for key in now if position.config.get(key) != now[key] and key not in INDIFFERENT]
-    forbidden = [key for key in changed if key in FIXED and not (key == "seed" and now[key] is None)]
+    told = {key: f"{key} was {position.config.get(key)!r} and is now {now[key]!r}" for key in changed}
+    forbidden = [
+        text for key, text in told.items() if key in FIXED and not _says_the_same(position.config.get(key), now[key])
+    ]
+    if now.get("seed") not in (None, position.seed):
+        forbidden.append(f"seed was {position.seed} and is now {now['seed']}")
     if forbidden:
-        listed = ", ".join(f"{key} was {position.config.get(key)!r} and is now {now[key]!r}" for key in forbidden)
         raise UserError(
-            f"this run cannot be resumed with another network, optimizer, seed or model: {listed}. Set them back."
+            f"this run cannot be resumed with another network, optimizer or seed: {'; '.join(forbidden)}. Set it back."
         )
-    return [f"{key} was {position.config.get(key)!r}, is now {now[key]!r}" for key in changed if key != "seed"]
+    return [text for key, text in told.items() if key not in FIXED]
+
+
+def _says_the_same(one: Any, other: Any) -> bool:
+    """Whether two plugin arguments differ in spelling only: {"conv_dim": "8"} and {"conv_dim": 8}."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: str(value) for key, value in one.items()} == {key: str(value) for key, value in other.items()}
+    return one == other

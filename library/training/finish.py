@@ -6,11 +6,9 @@ import time
 from collections.abc import Sequence
 
 from library.config.resolved import save_resolved
-from library.data.dataset import TrainingData
 from library.lora_files.sidecars import card, save_card
 from library.models.base import DiffusionModel
 from library.training.loop import Span
-from library.training.metadata import triggers_of
 from library.training.observers import Observers, log_folder
 from library.training.run import Run
 from library.training.summary import Outcome, tell
@@ -23,14 +21,12 @@ def begin_folder(run: Run) -> None:
         save_resolved(run.config, run.folder / f"{run.config.saving.output_name}.config.toml")
 
 
-def finish(
-    run: Run, model: DiffusionModel, data: TrainingData, span: Span, observers: Observers, warnings: Sequence[str]
-) -> None:
+def finish(run: Run, model: DiffusionModel, span: Span, observers: Observers, warnings: Sequence[str]) -> None:
     """Write the LoRA's card and tell where everything is."""
     if not run.is_main:
         return
     saving = run.config.saving
-    triggers = triggers_of(run, data)
+    triggers = run.config.data.trigger_word
     notes = f"{span.last_step} steps on {run.config.model.pretrained_model_name_or_path}, trained with LoRA Dojo"
     save_card(observers.saver.file, card(model.family, triggers, saving.metadata_description or "", notes=notes))
     state = run.folder / f"{saving.output_name}-state"

@@ -25,7 +25,9 @@ def plan_length(run: Run, updates_per_epoch: int) -> Length:
         UserError: the state is already as long as the run.
     """
     training, position = run.config.training, run.position
-    last = training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
+    last = (
+        training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
+    )
     first = 0 if position is None else position.step
     if first >= last:
         raise UserError(

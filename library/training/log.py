@@ -13,9 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from library.training.loop import Span, StepReport
-
-LAG = 2
-"""Steps after which a loss is read: by then the device has long computed it, so reading waits for nothing."""
+from library.training.step import LAG
 
 
 class Board:
@@ -56,11 +54,12 @@ class Log:
     Losses are means over the global batch, summed over the processes, so that they are the same however many there are.
     """
 
-    def __init__(self, board: Board, span: Span, every: int, processes: int, bar: bool) -> None:
+    def __init__(self, board: Board, span: Span, every: int, processes: int, device: torch.device, bar: bool) -> None:
         self.board = board
         self.span = span
         self.every = every
         self.processes = processes
+        self.device = device
         self.bar = tqdm(disable=True)
         self.shows_bar = bar
         self.pending: deque[tuple[StepReport, Tensor]] = deque()
@@ -78,9 +77,10 @@ class Log:
         )
 
     def after_step(self, report: StepReport) -> None:
-        loss = torch.stack([losses.sum() for losses in report.losses]).sum() if report.losses else torch.zeros(())
+        loss = torch.zeros((), device=self.device)
+        for losses in report.losses:
+            loss += losses.sum()
         if self.processes > 1:
-            loss = loss.clone()
             torch.distributed.all_reduce(loss)
         self.pending.append((report, loss))
         if len(self.pending) > LAG:

@@ -107,5 +107,6 @@ def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers
         )
         for observer in observers:
             observer.after_step(report)
+    trainer.check_gradients()
     for observer in observers:
         observer.after_training(span.last_step)

@@ -49,6 +49,8 @@ class LossScale:
         return {"scale": float(self.scale), "good_steps": float(self.good_steps)}
 
     def load_state(self, state: dict[str, float]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; one of a run without scaling leaves the start value."""
+        if not self.on or state["scale"] == 1.0:
+            return
         self.scale.fill_(state["scale"])
         self.good_steps.fill_(state["good_steps"])

@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from library.data.types import Conditioning
+from library.diffusion.distance import Distance
 from library.models.base import DiffusionModel
 from library.training.batch import Batch
 
-Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(predicted, target, t_B) -> elementwise error; a scheduled Huber distance needs the timestep."""
-
-Weighting = Callable[[Tensor], Tensor]
+TimestepWeight = Callable[[Tensor], Tensor]
 """t_B -> (B,) weight of the timestep."""
 
 
 class Objective:
     """The diffusion loss of Ho et al. 2020, eq. 14, with the target, distance and weighting that were asked for."""
 
-    def __init__(self, model: DiffusionModel, distance: Distance, weighting: Weighting) -> None:
+    def __init__(self, model: DiffusionModel, distance: Distance, weighting: TimestepWeight) -> None:
         self.model = model
         self.distance = distance
         self.weighting = weighting
@@ -34,9 +32,8 @@ class Objective:
         """
         process = self.model.process
         target = process.target(batch.latents, batch.noise, batch.timesteps)
-        if prior is not None:
-            keeps_B111 = torch.tensor(batch.keeps_prior, device=target.device).view(-1, 1, 1, 1)
-            target = torch.where(keeps_B111, prior, target)
+        if prior is not None and batch.keeps_prior is not None:
+            target = torch.where(batch.keeps_prior.view(-1, 1, 1, 1), prior, target)
         error = self.distance(self.predict(batch, conditioning), target, batch.timesteps)
         if batch.mask is not None:
             error = error * batch.mask

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from library.config.resolved import resolved_text
 from library.config.words import with_words
 from library.data.dataset import TrainingData
 from library.data.types import Example
@@ -51,11 +52,12 @@ def build_observers(
 ) -> Observers:
     """What the configuration asks to be logged, measured, saved and sampled."""
     board = Board(log_folder(run) if run.is_main and run.config.logging.log_with == "tensorboard" else None)
+    board.text("config", f"```toml\n{resolved_text(run.config)}\n```")
     logging_config = run.config.logging
     shows_bar = run.is_main and logging_config.progress
     return Observers(
         board=board,
-        log=Log(board, length.span, logging_config.log_every_n_steps, run.processes, shows_bar),
+        log=Log(board, length.span, logging_config.log_every_n_steps, run.processes, run.device, shows_bar),
         validation=_validation(run, data, trainer, board),
         saver=_saver(run, data, trainer, length),
         preview=_preview(run, data, trainer, board, requests),
@@ -74,7 +76,7 @@ def _validation(run: Run, data: TrainingData, trainer: Trainer, board: Board) ->
     if data.validation is None:
         return None
     config = run.config.validation
-    batches: list[list[Example]] = list(data.validation.batches(run.config.buckets.train_batch_size))
+    batches: list[list[Example]] = list(data.validation.batches(data.material.datasets[0].buckets.train_batch_size))
     epochs = config.validate_every_n_epochs
     if epochs is None and config.validate_every_n_steps is None:
         epochs = 1
@@ -105,7 +107,7 @@ def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Sa
     )
 
 
-def sample_requests(run: Run, model: DiffusionModel) -> list[SampleRequest]:
+def sample_requests(run: Run, data: TrainingData, model: DiffusionModel) -> list[SampleRequest]:
     """The pictures to be sampled during the run; none where none are asked for.
 
     Raises:
@@ -115,7 +117,7 @@ def sample_requests(run: Run, model: DiffusionModel) -> list[SampleRequest]:
     asked = config.sample_every_n_steps or config.sample_every_n_epochs or config.sample_at_first
     if not config.sample_prompts or not asked:
         return []
-    width, height = run.config.buckets.resolution
+    width, height = data.material.datasets[0].buckets.resolution
     default = SampleRequest("", width=width, height=height, seed=run.seed, sampler=config.sample_sampler)
     requests = read_prompts(Path(config.sample_prompts), default, model.latents.stride)
     return [replace(request, prompt=with_words(request.prompt, run.config.data)) for request in requests]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
+from library.core.files import write_atomically
 from library.inference.requests import SampleRequest
 from library.inference.sheet import before_and_after
+from library.lora_files.sidecars import save_preview
 from library.training.interval import Interval
 from library.training.log import Board
 from library.training.loop import StepReport
@@ -72,8 +73,9 @@ class Preview:
             before = self._paint(self.trainer.network.enabled(False))
             after = self.latest[1]
             prompts = [request.prompt for request in self.requests]
-            before_and_after(before, after, prompts).save(self.comparison)
-            after[0].save(self.folder.parent / f"{self.name}.preview.png")
+            sheet = before_and_after(before, after, prompts)
+            write_atomically(self.comparison, lambda temporary: sheet.save(temporary, format="PNG"))
+            save_preview(self.folder.parent / f"{self.name}.safetensors", after[0])
 
         self._on_main(compose)
 
@@ -95,5 +97,4 @@ class Preview:
                 action()
             except Exception as error:
                 log.warning("sampling failed, training goes on: %s: %s", type(error).__name__, error, exc_info=True)
-                tqdm.write(f"sampling failed, training goes on: {type(error).__name__}: {error}")
         self.wait_for_everyone()

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from library.config.resolved import as_flat_dict
 from library.config.schema import Config
 from library.core.errors import UserError
 from library.core.runtime import keep_freed_memory, use_all_cores
-from library.training.checkpoint import Position, find_state, read_position
+from library.training.checkpoint import Position, changes_since, find_state, read_position
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -94,36 +94,45 @@ def start_run(loaded: LoadedConfig) -> Run:
     """Join the other processes, find the state to resume, settle the seed, and tell what was decided for the user.
 
     Raises:
-        UserError: the launcher's precision contradicts the config's, or the state cannot be resumed.
+        UserError: the launcher wants an engine that is not used, or the state cannot be resumed with this configuration.
     """
     from accelerate import Accelerator
 
     config = loaded.config
-    _check_launcher(config)
     keep_freed_memory()
     logging.getLogger("bitsandbytes").setLevel(
         logging.ERROR
     )  # it warns of kernels for 4-bit weights, which are not used
     accelerator = Accelerator(mixed_precision="no")
+    _refuse_other_engines(accelerator)
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     state = _state(config)
     position = None if state is None else read_position(state)
+    changes = [] if position is None else changes_since(position, as_flat_dict(config))
     now = time.time()
     seed = position.seed if position is not None else _agreed_seed(config.training.seed, accelerator)
-    run = Run(config, accelerator, seed, state, position, position.started_at if position else now, now)
+    seeded = replace(config, training=replace(config.training, seed=seed))
+    run = Run(seeded, accelerator, seed, state, position, position.started_at if position else now, now)
     run.tell_all([f"warning: {warning}" for warning in loaded.warnings])
     run.tell_all([f"notice: {notice}" for notice in loaded.notices])
+    if config.training.seed is None:
+        run.say(f"seed: {seed}")
+    if position is not None:
+        run.say(f"resuming from {state} at step {position.step}")
+    run.tell_all([f"changed since then: {change}" for change in changes])
     return run
 
 
-def _check_launcher(config: Config) -> None:
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    wanted = config.training.mixed_precision
-    if launched not in ("no", wanted):
+def _refuse_other_engines(accelerator: Accelerator) -> None:
+    """Engines that the user's `accelerate config` may name and that would otherwise be left out without a word."""
+    from accelerate.utils import DistributedType
+
+    used = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in used:
         raise UserError(
-            f"accelerate was told --mixed_precision {launched}, but the config says mixed_precision = {wanted}. "
-            "Leave it out on accelerate's side, or make both agree."
+            f"accelerate is configured for {accelerator.distributed_type.value}, which LoRA training here does not use: a LoRA's "
+            "gradients are small. Launch with `accelerate launch --multi_gpu` or on one device."
         )
 
 

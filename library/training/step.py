@@ -23,7 +23,7 @@ from library.training.objective import Objective
 from networks.base import Network
 
 LAG = 2
-"""Steps after which a GPU is asked whether a gradient was finite: by then it is long past that step."""
+"""Steps after which a GPU is asked for a step's loss and whether its gradient was finite: it is long past it by then."""
 
 BROKEN_GRADIENT = 3
 """Exit status of a run that stopped at a gradient that was not finite."""
@@ -60,7 +60,7 @@ class Trainer:
         batch = batch.to(self.device)
         self.network.set_multiplier(batch.multiplier)
         self.network.set_timestep(batch.timesteps)
-        prior = self._frozen_prediction(batch) if any(batch.keeps_prior) else None
+        prior = self._frozen_prediction(batch) if batch.keeps_prior is not None else None
         losses = self.objective(batch, self.conditioning(batch), prior)
         self.loss_scale.scaled(losses.sum() / batch.global_size).backward()
         return losses.detach()
@@ -94,7 +94,8 @@ class Trainer:
         overflow = (~torch.isfinite(gradient_norm)).float()
         self.optimizer.step(overflow)
         self.loss_scale.update(overflow)
-        self._stop_at_broken_gradient(overflow, batches)
+        self._unchecked.append((overflow, batches))
+        self.check_gradients(lag=LAG if self.device.type == "cuda" else 0)
         for group in self.groups:
             group.zero_grad()
         norms = {} if self.max_weight_norm is None else dict(self.network.limit_norms(self.max_weight_norm))
@@ -128,13 +129,16 @@ class Trainer:
         with torch.no_grad(), self.network.enabled(False):
             return self.objective.predict(batch, self.conditioning(batch))
 
-    def _stop_at_broken_gradient(self, overflow: Tensor, batches: Sequence[Batch]) -> None:
-        """Read the flags of LAG steps ago on a GPU, of this step on a CPU, where reading waits for nothing."""
-        self._unchecked.append((overflow, batches))
-        if len(self._unchecked) > (LAG if self.device.type == "cuda" else 0):
-            flag, culprits = self._unchecked.popleft()
-            if flag.item() and self.loss_scale.is_hopeless():
-                raise UserError(self._report_of_broken_gradient(culprits), exit_code=BROKEN_GRADIENT)
+    def check_gradients(self, lag: int = 0) -> None:
+        """Stop where a gradient of an update at least `lag` updates ago was not finite.
+
+        Raises:
+            UserError: names the step, this process's pictures, and the learning rates.
+        """
+        while len(self._unchecked) > lag:
+            overflow, batches = self._unchecked.popleft()
+            if overflow.item() and self.loss_scale.is_hopeless():
+                raise UserError(self._report_of_broken_gradient(batches), exit_code=BROKEN_GRADIENT)
 
     def _report_of_broken_gradient(self, batches: Sequence[Batch]) -> str:
         samples = [
@@ -144,7 +148,7 @@ class Trainer:
         where = f"step {batches[0].step + 1}" if batches else "this step"
         return (
             f"the gradient became NaN or infinite at {where}; it changed no weight, and nothing of it was saved. "
-            f"Pictures: {'; '.join(samples)}. Learning rates: {rates}. "
+            f"Pictures of this process: {'; '.join(samples)}. Learning rates: {rates}. "
             "Usual causes: a learning rate that is too high, fp16 overflow (mixed_precision = bf16 avoids it), broken data. "
             "Resume from the last state with a lower learning rate."
         )

@@ -37,7 +37,10 @@ def tell(outcome: Outcome) -> str:
         ("state to resume", outcome.state),
         ("configuration", outcome.config),
         ("TensorBoard", outcome.log and f"tensorboard --logdir {outcome.log.as_posix()}"),
-        ("trigger", ", ".join(outcome.triggers) or "none: it acts on every prompt"),
+        (
+            "trigger",
+            ", ".join(outcome.triggers) or "none named (trigger_word): what the captions have in common calls it",
+        ),
         ("base model", outcome.base_model),
         ("training loss", None if math.isnan(outcome.loss) else f"{outcome.loss:.4f}, mean over the last epoch"),
         ("validation loss", _validation(outcome.validation)),

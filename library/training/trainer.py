@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import nn
+
 from library.config.check_data import trains_text_encoder
 from library.config.schema import Config
 from library.core.errors import UserError
@@ -14,7 +16,7 @@ from library.optim.ema import ExponentialAverage
 from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer, warn_about_schedule
 from library.optim.schedules import build_schedule
-from library.training.checkpoint import changes_since, load_trainer
+from library.training.checkpoint import load_trainer
 from library.training.length import Length
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
@@ -22,6 +24,15 @@ from library.training.run import Run
 from library.training.step import Trainer
 from networks.base import Network, Rates
 from networks.merge import merge_base_weights
+
+
+def trained_hosts(run: Run, model: DiffusionModel) -> dict[str, nn.Module]:
+    """The modules that get a network: those with a learning rate. Parts without any are not loaded for it."""
+    parts: list[Part] = ["unet"]
+    if trains_text_encoder(run.config):
+        parts.append("text_encoders")
+    hosts = model.hosts(parts)
+    return {name: hosts[name] for name in rates_of(run.config, hosts).by_host}
 
 
 def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
@@ -35,22 +46,10 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
     given = optimizer.text_encoder_lr or [optimizer.learning_rate]
     if len(given) > max(1, len(encoders)):
         raise UserError(f"text_encoder_lr has {len(given)} values, but the model has {len(encoders)} text encoder(s).")
-    rates = (
-        {}
-        if network.network_train_unet_only
-        else {host: given[min(i, len(given) - 1)] for i, host in enumerate(encoders)}
-    )
+    rates = {host: given[min(number, len(given) - 1)] for number, host in enumerate(encoders)}
     if not network.network_train_text_encoder_only:
         rates["unet"] = optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr
-    trained = {host: rate for host, rate in rates.items() if rate > 0}
-    if not trained:
-        raise UserError("nothing is trained: every learning rate is 0. Set learning_rate, unet_lr or text_encoder_lr.")
-    return Rates(trained)
-
-
-def host_parts(config: Config) -> list[Part]:
-    """The parts of the model that must be in memory for training: the UNet, and text encoders that are trained."""
-    return ["unet", "text_encoders"] if trains_text_encoder(config) else ["unet"]
+    return Rates({host: rate for host, rate in rates.items() if rate > 0})
 
 
 def prepare_base(run: Run, model: DiffusionModel) -> None:
@@ -60,11 +59,11 @@ def prepare_base(run: Run, model: DiffusionModel) -> None:
 
 
 def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Length) -> Trainer:
-    """The trainer of a new run."""
+    """The trainer as it is at the start of a run; `resume` then sets it forward."""
     config = run.config
     if config.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    groups = flatten(network.parameter_groups(rates_of(config, model.hosts(host_parts(config)))))
+    groups = flatten(network.parameter_groups(rates_of(config, trained_hosts(run, model))))
     optimizer = build_optimizer(config.optimizer, groups)
     warn_about_schedule(optimizer, config.schedule)
     decay = config.training.ema_decay
@@ -89,18 +88,15 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
 
 
 def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:
-    """Continue from the run's state, if it has one, and say what is different now.
+    """Set the trainer forward to the run's state, if it has one.
 
     Raises:
-        UserError: the state is of another network, optimizer or model.
+        UserError: the state is of another network or optimizer.
     """
     if run.state is None or run.position is None:
         return
-    changes = changes_since(run.position, run.settings)
-    if data_fingerprint != run.position.data:
-        changes.append(
-            "the training pictures, captions or batch sizes are not those of the state: the order of the data is new"
-        )
     load_trainer(run.state, trainer)
-    run.say(f"resumed from {run.state} at step {run.position.step}")
-    run.tell_all([f"changed since then: {change}" for change in changes])
+    if data_fingerprint != run.position.data:
+        run.say(
+            "changed since then: the training pictures, captions or batch sizes are not those of the state, so their order is new"
+        )

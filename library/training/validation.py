@@ -67,12 +67,14 @@ class Validation:
     def losses(self) -> dict[int, float]:
         """Mean loss over the held-out pictures at each timestep, over all processes."""
         objective = Objective(self.trainer.model, squared, unweighted)
-        sums = torch.zeros(len(self.timesteps) + 1, dtype=torch.float64, device=self.trainer.device)
+        sums = torch.zeros(len(self.timesteps) + 1, device=self.trainer.device)
         for index in range(self.trainer.rank, len(self.batches), self.trainer.processes):
             batch = self._batch(index)
             conditioning = self.trainer.conditioning(batch)
             for place, t in enumerate(self.timesteps):
-                sums[place] += objective(self._corrupted(batch, index, t), conditioning).sum()
+                corrupted = self._corrupted(batch, index, t)
+                self.trainer.network.set_timestep(corrupted.timesteps)
+                sums[place] += objective(corrupted, conditioning).sum()
             sums[-1] += len(batch.images)
         if self.trainer.processes > 1:
             torch.distributed.all_reduce(sums)

@@ -88,7 +88,7 @@ def test_latest_passes_over_a_torn_state(train, capsys: pytest.CaptureFixture[st
     out = train("run", max_train_steps=6, save_every_n_steps=2, save_state=True)
     (out / "lora-state" / "network.safetensors").write_bytes(b"torn")
     train("run", max_train_steps=6, save_state=True, resume="latest")
-    assert "resumed from" in (said := capsys.readouterr().out) and "lora-step00000004-state" in said
+    assert "resuming from" in (said := capsys.readouterr().out) and "lora-step00000004-state" in said
 
 
 def test_latest_without_a_state_starts_anew(train) -> None:

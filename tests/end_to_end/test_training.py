@@ -79,7 +79,7 @@ def test_a_run_leaves_what_it_promises(train, tmp_path: Path, capsys: pytest.Cap
 def test_the_resolved_config_reproduces_the_run(train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import train_network
 
-    out = train(max_train_steps=2)
+    out = train(max_train_steps=2, seed=None)
     argv = ["train_network.py", "--config", str(out / "lora.config.toml"), "--output_dir", str(tmp_path / "again")]
     monkeypatch.setattr("sys.argv", argv)
     train_network.main()
@@ -94,6 +94,8 @@ OPTIONS = {
     "weights": {"min_snr_gamma": 5, "loss_type": "huber", "noise_offset": 0.05, "scale_weight_norms": 0.05},
     "multires": {"multires_noise_iterations": 4, "min_timestep": 100, "max_timestep": 900, "debiased_estimation_loss": True},
     "text_only": {"network_train_text_encoder_only": True},
+    "no_unet": {"unet_lr": 0},
+    "no_text": {"text_encoder_lr": 0, "cache_text_encoder_outputs": True},
     "rates": {"unet_lr": 1e-3, "text_encoder_lr": 1e-4, "network_args": ["loraplus_lr_ratio=4"], "clip_skip": 2},
     "long_prompts": {"max_token_length": 150, "weighted_captions": True},
     "adafactor": {"optimizer_type": "AdaFactor", "optimizer_args": ["relative_step=False", "scale_parameter=False"]},
@@ -108,8 +110,10 @@ def test_options_train(case: str, train) -> None:
     assert any(value.abs().max() > 0 for name, value in tensors.items() if "lora_up" in name)
     if case == "fp16":
         assert all(value.dtype == torch.float16 for name, value in tensors.items() if "weight" in name)
-    if case == "text_only":
+    if case in ("text_only", "no_unet"):
         assert all(name.startswith("lora_te") for name in tensors)
+    if case == "no_text":
+        assert all(name.startswith("lora_unet") for name in tensors)
 
 
 def test_regularisation_and_dataset_config(train, pictures: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from library.config.schema import Config, DataConfig, NetworkConfig, OptimizerConfig, SavingConfig
 from library.config.schema.model import ModelConfig
-from library.lora_files.metadata import SETTINGS, RunFacts, architecture, lora_metadata, trigger_words
+from library.lora_files.metadata import SETTINGS, RunFacts, architecture, lora_metadata
 
 RUN = RunFacts(
     family="sd1",
@@ -125,7 +125,6 @@ def test_no_metadata_leaves_what_loading_needs():
     }
 
 
-def test_trigger_words():
-    assert trigger_words("word", {"a": {"x": 3}}) == "word"
-    assert trigger_words("", {"a": {"x": 3, "y": 9}, "b": {"z": 100}}) == "y"
-    assert trigger_words("", {"a": {}}) == trigger_words("", {}) == ""
+def test_no_trigger_is_claimed_that_nobody_named():
+    entries = lora_metadata(config(), RUN, BASE, NETWORK, {"ss_tag_frequency": {"10_hero": {"1girl": 30}}})
+    assert "modelspec.trigger_phrase" not in entries and "modelspec.usage_hint" not in entries

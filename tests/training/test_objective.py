@@ -34,7 +34,7 @@ def batch(seed: int = 0, masked: bool = False, keeps_prior: list[bool] | None = 
         conditioning={},
         prompts=[""] * B,
         images=[""] * B,
-        keeps_prior=keeps_prior or [False] * B,
+        keeps_prior=torch.tensor(keeps_prior) if keeps_prior else None,
         multiplier=1.0,
         step=0,
         micro=0,
