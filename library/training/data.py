@@ -20,7 +20,7 @@ from library.data.findings import raise_errors, report
 from library.data.sources import Picture
 from library.data.types import MicroBatch
 from library.diffusion.timesteps import trained_timesteps
-from library.models.base import DiffusionModel
+from library.models.base import DiffusionModel, Part
 from library.training.batch import Batch, Collate, Draws, encode_and_assemble
 from library.training.loop import Span
 from library.training.run import Run
@@ -77,30 +77,53 @@ def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model
 
 
 def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData:
-    """Encode what is to be cached and is not yet, then free the encoders."""
+    """Encode what is to be cached and is not yet, then free the encoders.
+
+    Each process encodes its share; then each looks again for what is still missing where it reads, since machines need not
+    share a disk.
+    """
+    cached = _cached(run, data, model)
+    run.accelerator.wait_for_everyone()
+    if run.processes > 1:
+        everything = _cached(run, replace(data, rank=0, processes=1), model)
+        cached = replace(everything, rank=data.rank, processes=data.processes)
+        run.accelerator.wait_for_everyone()
+    for part in parts_of_previews(run, cached):
+        model.release(part)
+    return cached
+
+
+def parts_of_previews(run: Run, data: TrainingData) -> list[Part]:
+    """Parts of the model that training does without, since what they give is cached."""
+    parts: list[Part] = []
+    if data.material.latents is not None:
+        parts.append("vae")
+    if data.material.texts is not None and not run.config.network.base_weights:
+        parts.append("text_encoders")
+    return parts
+
+
+def _cached(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData:
     config = run.config.data
-    if config.cache_latents or config.cache_latents_to_disk:
+    progress = run.is_main and run.config.logging.progress
+    if config.cache_latents:
         data = cache_latents(
             data,
             model.encode_images,
             fingerprint=model.fingerprint("vae"),
             cache=_cache(run, "latents", config.cache_latents_to_disk),
             batch_size=config.vae_batch_size,
-            progress=run.is_main and run.config.logging.progress,
+            progress=progress,
         )
-        model.release("vae")
-    if config.cache_text_encoder_outputs or config.cache_text_encoder_outputs_to_disk:
+    if config.cache_text_encoder_outputs:
         data = cache_texts(
             data,
             model.encode_prompts,
             fingerprint=_text_fingerprint(run, model),
             cache=_cache(run, "texts", config.cache_text_encoder_outputs_to_disk),
             batch_size=config.text_encoder_batch_size,
-            progress=run.is_main and run.config.logging.progress,
+            progress=progress,
         )
-        if not run.config.network.base_weights:
-            model.release("text_encoders")
-    run.accelerator.wait_for_everyone()
     return data
 
 

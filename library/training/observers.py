@@ -15,10 +15,10 @@ from library.data.dataset import TrainingData
 from library.data.types import Example
 from library.inference.prompts import read_prompts
 from library.inference.requests import SampleRequest
-from library.inference.sample import generate
-from library.models.base import DiffusionModel, Part
+from library.inference.sample import ALL_PARTS, generate
+from library.models.base import DiffusionModel
 from library.training.checkpoint import Position
-from library.training.data import draws_of
+from library.training.data import draws_of, parts_of_previews
 from library.training.interval import Interval
 from library.training.length import Length
 from library.training.log import Board, Log
@@ -130,10 +130,12 @@ def _preview(
         return None
     config = run.config.sampling
     steps = None if config.sample_every_n_epochs else config.sample_every_n_steps
-    kept = _parts_of_training(run, data)
+    dropped = parts_of_previews(run, data)
+    kept = [part for part in ALL_PARTS if part not in dropped]
+    batch_size = data.material.datasets[0].buckets.train_batch_size
 
     def paint(wanted: Sequence[SampleRequest]) -> list[Image.Image]:
-        return list(generate(trainer.model, wanted, trainer.network, keep=kept))
+        return list(generate(trainer.model, wanted, trainer.network, batch_size, kept))
 
     return Preview(
         trainer=trainer,
@@ -146,13 +148,3 @@ def _preview(
         board=board,
         wait_for_everyone=run.accelerator.wait_for_everyone,
     )
-
-
-def _parts_of_training(run: Run, data: TrainingData) -> list[Part]:
-    """Parts that stay in memory; previews load the others for the moment."""
-    parts: list[Part] = ["unet"]
-    if data.material.latents is None:
-        parts.append("vae")
-    if data.material.texts is None or run.config.network.base_weights:
-        parts.append("text_encoders")
-    return parts
