@@ -117,7 +117,7 @@ def test_a_path_that_leads_nowhere_is_refused(pets: Registry, module: Write, pat
 def test_a_module_whose_own_import_fails_names_what_is_missing(pets: Registry, module: Write, path: str) -> None:
     for name in ("dojo_needy", "dojo_farm.needy"):
         module(name, "import dojo_package_that_nobody_has\nclass Needy: pass")
-    with pytest.raises(UserError, match="dojo_package_that_nobody_has.*not installed"):
+    with pytest.raises(UserError, match=r"dojo_package_that_nobody_has.*not installed"):
         pets.get(path)
 
 

@@ -1,0 +1,220 @@
+"""Which files a run leaves: their names, when they are written, and which are removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from library.config.schema import SavingConfig
+from library.training.checkpoint import Position, read_position
+from library.training.loop import Span, StepReport
+from library.training.saving import Saver, checkpoint_name
+from tests.training.conftest import KEY
+
+UPDATES_PER_EPOCH = 2
+
+
+@dataclass
+class Folder:
+    """A run's output folder, and the run that fills it."""
+
+    path: Path
+    new_trainer: Callable[..., Any]
+    waited: list[None] = field(default_factory=list)
+
+    def run(self, last_step: int, first_step: int = 0, rank: int = 0, **settings: Any) -> Saver:
+        config = SavingConfig(output_dir=str(self.path), output_name=settings.pop("output_name", "hero"), **settings)
+        saver = Saver(
+            trainer=self.new_trainer(0.25, rank=rank),
+            config=config,
+            span=Span(first_step, last_step, UPDATES_PER_EPOCH, 1),
+            describe=lambda steps, epochs: {"ss_steps": str(steps), "ss_epoch": str(epochs)},
+            position=lambda step: Position(step, last_step, 0, "", {}, 0.0),
+            wait_for_everyone=lambda: self.waited.append(None),
+        )
+        saver.before_training(first_step)
+        for step in range(first_step + 1, last_step + 1):
+            saver.after_step(report(step))
+        saver.after_training(last_step)
+        return saver
+
+    @property
+    def loras(self) -> list[str]:
+        return sorted(path.stem for path in self.path.glob("*.safetensors"))
+
+    @property
+    def states(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir() if path.is_dir())
+
+
+def report(step: int) -> StepReport:
+    return StepReport(
+        step=step,
+        epoch=(step - 1) // UPDATES_PER_EPOCH + 1,
+        ends_epoch=step % UPDATES_PER_EPOCH == 0,
+        losses=[],
+        global_size=1,
+        gradient_norm=torch.zeros(()),
+    )
+
+
+def epochs(*numbers: int) -> list[str]:
+    return [f"hero-{number:06d}" for number in numbers]
+
+
+def steps(*numbers: int) -> list[str]:
+    return [f"hero-step{number:08d}" for number in numbers]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, new_trainer: Callable[..., Any]) -> Folder:
+    return Folder(tmp_path / "output", new_trainer)
+
+
+def test_names_are_those_of_sd_scripts() -> None:
+    assert checkpoint_name("hero", "epoch", 10) == "hero-000010"
+    assert checkpoint_name("hero", "step", 500) == "hero-step00000500"
+
+
+def test_without_intervals_only_the_end_is_saved(folder: Folder) -> None:
+    saver = folder.run(6)
+    assert folder.loras == ["hero"]
+    assert folder.states == []
+    assert saver.file == folder.path / "hero.safetensors"
+
+
+def test_the_last_step_is_saved_once_under_the_plain_name(folder: Folder) -> None:
+    folder.run(6, save_every_n_steps=2, save_every_n_epochs=1)
+    assert folder.loras == sorted(["hero", *epochs(1, 2), *steps(2, 4)])
+    assert len(folder.waited) == len(folder.loras)
+
+
+def test_a_file_holds_tensors_in_the_asked_precision_and_what_is_known_of_it(folder: Folder) -> None:
+    folder.run(6, save_every_n_epochs=2, save_precision="bf16")
+    file = folder.path / "hero-000002.safetensors"
+    (tensor,) = load_file(file).values()
+    assert tensor.dtype == torch.bfloat16
+    assert torch.equal(tensor.float(), torch.full((2, 4), 0.25))
+    with safe_open(file, "pt") as opened:
+        assert list(opened.keys()) == [f"{KEY}.lora_down.weight"]
+        assert opened.metadata()["ss_steps"] == "4"
+        assert opened.metadata()["ss_epoch"] == "2"
+
+
+@pytest.mark.parametrize(("ratio", "saved"), [(1, []), (2, epochs(3)), (3, epochs(2, 4)), (100, epochs(1, 2, 3, 4, 5))])
+def test_at_least_so_many_over_the_run(folder: Folder, ratio: int, saved: list[str]) -> None:
+    folder.run(12, save_n_epoch_ratio=ratio)
+    assert folder.loras == ["hero", *saved]
+
+
+def test_states_on_demand(folder: Folder) -> None:
+    folder.run(4, save_every_n_epochs=1, save_state=True)
+    assert folder.states == ["hero-000001-state", "hero-state"]
+    assert read_position(folder.path / "hero-000001-state").step == 2
+    assert read_position(folder.path / "hero-state").step == 4
+
+
+def test_a_state_at_the_end_only(folder: Folder) -> None:
+    folder.run(4, save_every_n_epochs=1, save_state_on_train_end=True)
+    assert folder.states == ["hero-state"]
+
+
+def test_the_last_n_epochs_are_kept(folder: Folder) -> None:
+    folder.run(13, save_every_n_epochs=1, save_last_n_epochs=2)
+    assert folder.loras == ["hero", *epochs(5, 6)]
+
+
+def test_of_epochs_that_are_saved_now_and_then_the_last_n_are_kept(folder: Folder) -> None:
+    folder.run(21, save_every_n_epochs=3, save_last_n_epochs=2)
+    assert folder.loras == ["hero", *epochs(6, 9)]
+
+
+def test_the_last_n_steps_are_a_span_of_steps_and_not_a_number_of_files(folder: Folder) -> None:
+    folder.run(21, save_every_n_steps=2, save_last_n_steps=6)
+    assert folder.loras == ["hero", *steps(14, 16, 18, 20)]
+
+
+def test_a_span_that_ends_between_two_files(folder: Folder) -> None:
+    folder.run(21, save_every_n_steps=4, save_last_n_steps=5)
+    assert folder.loras == ["hero", *steps(16, 20)]
+
+
+def test_states_are_removed_with_their_files(folder: Folder) -> None:
+    folder.run(13, save_every_n_epochs=1, save_last_n_epochs=2, save_state=True)
+    assert folder.loras == ["hero", *epochs(5, 6)]
+    assert folder.states == [*(f"{name}-state" for name in epochs(5, 6)), "hero-state"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "states", "loras"),
+    [
+        ({"save_every_n_epochs": 1, "save_last_n_epochs_state": 1}, epochs(6), epochs(1, 2, 3, 4, 5, 6)),
+        (
+            {"save_every_n_epochs": 1, "save_last_n_epochs": 1, "save_last_n_epochs_state": 3},
+            epochs(4, 5, 6),
+            epochs(6),
+        ),
+        ({"save_every_n_steps": 2, "save_last_n_steps_state": 2}, steps(10, 12), steps(2, 4, 6, 8, 10, 12)),
+    ],
+)
+def test_states_may_be_kept_for_another_while(
+    folder: Folder, settings: dict[str, int], states: list[str], loras: list[str]
+) -> None:
+    folder.run(13, save_state=True, **settings)
+    assert folder.states == sorted(f"{name}-state" for name in ["hero", *states])
+    assert folder.loras == ["hero", *loras]
+
+
+def test_epochs_and_steps_are_counted_apart(folder: Folder) -> None:
+    folder.run(13, save_every_n_epochs=1, save_every_n_steps=3, save_last_n_epochs=1)
+    assert folder.loras == sorted(["hero", *epochs(6), *steps(3, 6, 9, 12)])
+
+
+NEIGHBOURS = [
+    "hero_v2-000001",
+    "hero-v2-000001",
+    "hero-0000001",
+    "hero-00001",
+    "hero-step00000001-copy",
+    "my-hero-000001",
+    "hero-000001 (1)",
+]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"save_every_n_epochs": 1, "save_last_n_epochs": 1}, {"save_every_n_steps": 1, "save_last_n_steps": 1}]
+)
+def test_nothing_of_another_name_is_ever_removed(folder: Folder, settings: dict[str, int]) -> None:
+    folder.path.mkdir()
+    for name in NEIGHBOURS:
+        (folder.path / f"{name}.safetensors").touch()
+        (folder.path / f"{name}-state").mkdir()
+    folder.run(13, save_state=True, **settings)
+    assert set(NEIGHBOURS) <= set(folder.loras)
+    assert {f"{name}-state" for name in NEIGHBOURS} <= set(folder.states)
+
+
+def test_a_resumed_run_removes_what_the_former_part_left(folder: Folder) -> None:
+    folder.run(9, save_every_n_epochs=1, save_last_n_epochs=2)
+    assert folder.loras == ["hero", *epochs(3, 4)]
+    folder.run(13, first_step=8, save_every_n_epochs=1, save_last_n_epochs=2)
+    assert folder.loras == ["hero", *epochs(5, 6)]
+
+
+@pytest.mark.parametrize("name", ["hero [v1]", "hero.(1)+"])
+def test_letters_that_mean_something_in_patterns_are_letters(folder: Folder, name: str) -> None:
+    folder.run(9, output_name=name, save_every_n_epochs=1, save_last_n_epochs=1)
+    assert folder.loras == sorted([name, f"{name}-000004"])
+
+
+def test_other_processes_write_nothing_and_wait_as_often(folder: Folder) -> None:
+    folder.run(6, rank=1, save_every_n_epochs=1, save_state=True, save_last_n_epochs=1)
+    assert not folder.path.exists()
+    assert len(folder.waited) == 3
