@@ -189,7 +189,11 @@ def _replayed(scheduler_class: type, config: ScheduleConfig, length: int) -> Sha
     """A torch LRScheduler, stepped as often as asked with a learning rate of 1, so that what it sets are factors.
 
     Rates among its arguments (eta_min, max_lr) are shares of the learning rate then. Its state is never saved: it follows
-    from the step. A parameter total_steps is filled in.
+    from the step. A parameter total_steps is filled in; such a scheduler cannot be stepped further, and holds its last
+    factor in a run that is longer.
+
+    Raises:
+        UserError: another kind of class, or arguments that it does not take.
     """
     import torch
 
@@ -202,13 +206,16 @@ def _replayed(scheduler_class: type, config: ScheduleConfig, length: int) -> Sha
         )
     parameters = inspect.signature(scheduler_class).parameters
     given: dict[str, Any] = parse_arguments(scheduler_class, config.lr_scheduler_args, WHERE, supplied=["optimizer"])
-    if "total_steps" in parameters:
-        given.setdefault("total_steps", length)
+    steps: int | None = given.setdefault("total_steps", length) if "total_steps" in parameters else None
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
-    scheduler = scheduler_class(optimizer, **given)
+    try:
+        scheduler = scheduler_class(optimizer, **given)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"lr_scheduler = '{config.lr_scheduler}' does not accept its settings: {error}") from error
     factors = [float(optimizer.param_groups[0]["lr"])]
 
     def factor(step: int, length: int) -> float:
+        step = step if steps is None else min(step, steps - 1)
         while len(factors) <= step:
             optimizer.step()
             scheduler.step()

@@ -152,6 +152,7 @@ def test_phases_longer_than_the_run_are_refused() -> None:
         (ScheduleConfig("piecewise_constant", {"step_rules": "one:two"}), "step_rules"),
         (ScheduleConfig("torch.optim.lr_scheduler.ReduceLROnPlateau"), "nothing but the step"),
         (ScheduleConfig("torch.optim.lr_scheduler.StepLR", {"gama": 0.1}), "gamma"),
+        (ScheduleConfig("torch.optim.lr_scheduler.OneCycleLR", {"max_lr": 1, "pct_start": 2.0}), "pct_start"),
         (ScheduleConfig("torch.optim.lr_scheduler"), "neither"),
     ],
 )
@@ -174,6 +175,18 @@ def test_a_torch_scheduler_is_replayed_from_the_step_alone() -> None:
     assert factor(150) == pytest.approx(0.1)
     assert factor(100) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.5)))
     assert build_schedule(config, TOTAL)(100) == factor(100)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"total_steps": 50}])
+def test_a_torch_scheduler_of_fixed_length_holds_its_last_factor(arguments: dict[str, int]) -> None:
+    factor = build_schedule(
+        ScheduleConfig("torch.optim.lr_scheduler.OneCycleLR", {"max_lr": 1, "anneal_strategy": "linear", **arguments}),
+        TOTAL,
+    )
+    steps = arguments.get("total_steps", TOTAL)
+    peak = round(0.3 * steps) - 1  # pct_start: rises from 1/25 to 1, then falls to 1/25/10,000 in the last step
+    assert [factor(0), factor(peak), factor(steps - 1)] == pytest.approx([1 / 25, 1, 4e-6])
+    assert [factor(steps), factor(steps + 1), factor(3 * TOTAL)] == [factor(steps - 1)] * 3
 
 
 def test_ones_own_function_by_dotted_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
