@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from library.config.schema.training import NoiseConfig
-from library.core.errors import UserError
 
 
 class Noise(NamedTuple):
@@ -25,18 +24,6 @@ class Noise(NamedTuple):
     """What the latents are corrupted with."""
 
 
-def check_noise(config: NoiseConfig) -> None:
-    """Refuse settings that contradict one another.
-
-    Raises:
-        UserError: names the settings and what to remove.
-    """
-    if config.noise_offset and config.multires_noise_iterations:
-        raise UserError("noise_offset and multires_noise_iterations exclude each other; remove one of them.")
-    if config.adaptive_noise_scale is not None and not config.noise_offset:
-        raise UserError("adaptive_noise_scale adds to noise_offset; set noise_offset (0.05 is usual) or remove it.")
-
-
 def draw_noise(
     shape_Chw: tuple[int, int, int], generator: Generator, config: NoiseConfig, latents_Chw: Tensor | None = None
 ) -> Noise:
@@ -45,7 +32,7 @@ def draw_noise(
     Args:
         shape_Chw: shape of its latents.
         generator: a CPU generator made for this sample.
-        config: checked by `check_noise`.
+        config: the noise options, which loading the configuration has found to agree with one another.
         latents_Chw: the sample's latents; read only where adaptive_noise_scale is set.
     """
     noise_Chw = torch.randn(shape_Chw, generator=generator)

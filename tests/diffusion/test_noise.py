@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from library.config.schema.training import NoiseConfig
-from library.core.errors import UserError
-from library.diffusion.noise import check_noise, draw_noise
+from library.diffusion.noise import draw_noise
 
 SHAPE = (4, 24, 16)
 
@@ -102,19 +101,3 @@ def test_the_same_generator_gives_the_same_noise() -> None:
     first, again = (draw_noise(SHAPE, stream(), config) for _ in range(2))
     assert torch.equal(first.target, again.target)
     assert torch.equal(first.corrupting, again.corrupting)
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        (NoiseConfig(noise_offset=0.1, multires_noise_iterations=6), "multires_noise_iterations"),
-        (NoiseConfig(adaptive_noise_scale=0.1), "adaptive_noise_scale"),
-    ],
-)
-def test_contradictions_are_refused(config: NoiseConfig, named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        check_noise(config)
-
-
-def test_settings_that_agree_pass() -> None:
-    check_noise(NoiseConfig(noise_offset=0.1, adaptive_noise_scale=0.01, ip_noise_gamma=0.1))
