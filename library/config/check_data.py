@@ -9,6 +9,7 @@ from library.config.schema import Config
 
 
 def latents_that_change(situation: Situation) -> Iterator[Conflict]:
+    """Cached latents against pictures that are changed each time."""
     if not (situation.config.data.cache_latents or situation.config.data.cache_latents_to_disk):
         return
     for key in ("color_aug", "random_crop", "face_crop_aug_range"):
@@ -21,6 +22,7 @@ def latents_that_change(situation: Situation) -> Iterator[Conflict]:
 
 
 def captions_that_change(situation: Situation) -> Iterator[Conflict]:
+    """Cached encodings against text encoders that are trained, and against captions that change each time."""
     data = situation.config.data
     if not (data.cache_text_encoder_outputs or data.cache_text_encoder_outputs_to_disk):
         return
@@ -53,7 +55,8 @@ def names_trigger(situation: Situation) -> bool:
 
 
 def buckets(situation: Situation) -> Iterator[Conflict]:
-    for sizes in [dataset.buckets for dataset in situation.datasets] or [situation.config.buckets]:
+    """The resolution against the range of the buckets' sides."""
+    for sizes in situation.buckets:
         if not sizes.enable_bucket or sizes.bucket_no_upscale:
             continue
         low, high = min(sizes.resolution), max(sizes.resolution)
@@ -66,39 +69,22 @@ def buckets(situation: Situation) -> Iterator[Conflict]:
 
 
 def masks(situation: Situation) -> Iterator[Conflict]:
-    images = [subset.images for subset in situation.subsets] or [situation.config.images]
-    folders = any(each.conditioning_data_dir for each in images)
-    if situation.config.loss.masked_loss and not folders and not any(each.alpha_mask for each in images):
+    """A masked loss without any masks."""
+    has_masks = any(each.conditioning_data_dir or each.alpha_mask for each in situation.images)
+    if situation.config.loss.masked_loss and not has_masks:
         yield Conflict(
             ("masked_loss", "conditioning_data_dir", "alpha_mask"),
             "masked_loss has no masks: set conditioning_data_dir (a folder of masks), or alpha_mask = true.",
         )
-    if folders and not situation.config.loss.masked_loss:
-        yield Conflict(
-            ("conditioning_data_dir", "masked_loss"),
-            "conditioning_data_dir has no effect without masked_loss = true.",
-            fatal=False,
-        )
 
 
 def keeping_the_prior(situation: Situation) -> Iterator[Conflict]:
+    """Prior prediction without a trigger word to leave out."""
     if situation.config.loss.prior_prediction_rate > 0 and not names_trigger(situation):
         yield Conflict(
             ("prior_prediction_rate", "trigger_word"),
             "prior_prediction_rate needs trigger_word: the word in the captions that calls what is trained.",
         )
-
-
-def validation(situation: Situation) -> Iterator[Conflict]:
-    if any(dataset.buckets.validation_split > 0 for dataset in situation.datasets) or not situation.datasets:
-        return
-    for key in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
-        if getattr(situation.config.validation, key) is not None:
-            yield Conflict(
-                (key, "validation_split"),
-                f"{key} has no effect without validation_split, the share held out.",
-                fatal=False,
-            )
 
 
 def _concerned(situation: Situation, treatment: str, key: str) -> list[str]:
@@ -119,5 +105,4 @@ DATA_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     buckets,
     masks,
     keeping_the_prior,
-    validation,
 )

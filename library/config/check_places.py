@@ -39,12 +39,10 @@ def model_and_data(situation: Situation) -> Iterator[Conflict]:
         )
     if len({"datasets", "dataset_config"} & set(given)) == 2:
         yield Conflict(("datasets", "dataset_config"), "datasets are given both here and in dataset_config: keep one.")
-    for key in ("train_data_dir", "reg_data_dir", "in_json"):
-        if getattr(data, key) and (data.dataset_config or data.datasets):
-            yield Conflict((key,), f"{key} has no effect, as dataset tables are given.", fatal=False)
 
 
 def models(situation: Situation) -> Iterator[Conflict]:
+    """Models that are neither files or folders here nor names on the hub."""
     config = situation.config
     for key in ("pretrained_model_name_or_path", "vae", "tokenizer"):
         name = getattr(config.model, key)
@@ -55,6 +53,7 @@ def models(situation: Situation) -> Iterator[Conflict]:
 
 
 def files(situation: Situation) -> Iterator[Conflict]:
+    """Files to read that are not there, and prompts in a file of another kind."""
     config = situation.config
     named: dict[str, list[str | None]] = {
         "network_weights": [config.network.network_weights],
@@ -71,6 +70,7 @@ def files(situation: Situation) -> Iterator[Conflict]:
 
 
 def folders(situation: Situation) -> Iterator[Conflict]:
+    """Folders to read that are not there."""
     config = situation.config
     masks, resume = config.images.conditioning_data_dir, config.saving.resume
     if masks and not Path(masks).is_dir():
@@ -84,6 +84,7 @@ def folders(situation: Situation) -> Iterator[Conflict]:
 
 
 def outputs(situation: Situation) -> Iterator[Conflict]:
+    """A name that no file can have, and folders to write to that are files."""
     config = situation.config
     name = config.saving.output_name
     wrong = sorted(set(name) & FORBIDDEN_IN_NAMES)
@@ -104,6 +105,7 @@ def outputs(situation: Situation) -> Iterator[Conflict]:
 
 
 def packages(situation: Situation) -> Iterator[Conflict]:
+    """Options that need a package which is not installed."""
     config = situation.config
     if config.model.attention == "xformers" and importlib.util.find_spec("xformers") is None:
         yield Conflict(

@@ -1,4 +1,4 @@
-"""Contradictions among the options of training, and settings that have no effect."""
+"""Contradictions among the options of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from library.config.conflicts import Conflict, Situation
 
 
 def what_is_trained(situation: Situation) -> Iterator[Conflict]:
+    """Both parts alone, or a learning rate of 0 for all that is left."""
     network, optimizer = situation.config.network, situation.config.optimizer
     unet_only, text_only = network.network_train_unet_only, network.network_train_text_encoder_only
     if unet_only and text_only:
@@ -32,19 +33,8 @@ def what_is_trained(situation: Situation) -> Iterator[Conflict]:
         )
 
 
-def adaptive_rates(situation: Situation) -> Iterator[Conflict]:
-    optimizer = situation.config.optimizer
-    adaptive = optimizer.optimizer_type.lower().startswith(("dadapt", "prodigy"))
-    if adaptive and 0 < optimizer.learning_rate < 0.1:
-        yield Conflict(
-            ("optimizer_type", "learning_rate"),
-            f"{optimizer.optimizer_type} finds the learning rate itself and multiplies it by learning_rate: "
-            f"1.0 is usual, found {optimizer.learning_rate:g}.",
-            fatal=False,
-        )
-
-
 def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
+    """Ranks to be taken from no file, and more strengths than files to merge."""
     network = situation.config.network
     if network.dim_from_weights and not network.network_weights:
         yield Conflict(
@@ -60,6 +50,7 @@ def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
 
 
 def noise_kinds(situation: Situation) -> Iterator[Conflict]:
+    """Two kinds of coloured noise at once, and a scale for an offset that is not set."""
     noise = situation.config.noise
     if noise.noise_offset is not None and noise.multires_noise_iterations is not None:
         yield Conflict(
@@ -70,15 +61,10 @@ def noise_kinds(situation: Situation) -> Iterator[Conflict]:
         yield Conflict(
             ("adaptive_noise_scale", "noise_offset"), "adaptive_noise_scale changes noise_offset, which is not set."
         )
-    for key, needed in (
-        ("noise_offset_random_strength", "noise_offset"),
-        ("ip_noise_gamma_random_strength", "ip_noise_gamma"),
-    ):
-        if getattr(noise, key) and getattr(noise, needed) is None:
-            yield Conflict((key, needed), f"{key} has no effect without {needed}.", fatal=False)
 
 
 def timesteps(situation: Situation) -> Iterator[Conflict]:
+    """A smallest timestep that is not below the largest."""
     low = situation.config.noise.min_timestep or 0
     high = 1000 if situation.config.noise.max_timestep is None else situation.config.noise.max_timestep
     if low >= high:
@@ -89,6 +75,7 @@ def timesteps(situation: Situation) -> Iterator[Conflict]:
 
 
 def v_prediction(situation: Situation) -> Iterator[Conflict]:
+    """Settings for models that predict v, or noise, against what the model is said to predict."""
     model, loss = situation.config.model, situation.config.loss
     if model.zero_terminal_snr and not model.v_parameterization:
         yield Conflict(
@@ -110,16 +97,19 @@ def v_prediction(situation: Situation) -> Iterator[Conflict]:
 
 
 def clip_skip_of_sd2(situation: Situation) -> Iterator[Conflict]:
+    """Skipping layers of a text encoder that already ends where SD 2.x was trained."""
     model = situation.config.model
-    if model.v2 and model.clip_skip not in (None, 2):
+    if (model.v2 or model.model_family == "sd2") and model.clip_skip not in (None, 1):
         yield Conflict(
-            ("clip_skip", "v2"),
-            f"SD 2.x was trained with the last layer but one (clip_skip 2, its default); clip_skip {model.clip_skip} is unusual.",
+            ("clip_skip", "v2", "model_family"),
+            "SD 2.x was trained on the last layer but one of its text encoder, and its files hold no layer after that: "
+            f"clip_skip = {model.clip_skip} reads one from further inside, which the model does not know. Leave clip_skip out.",
             fatal=False,
         )
 
 
 def lengths(situation: Situation) -> Iterator[Conflict]:
+    """Phases of the learning rate that are longer than the run."""
     training, schedule = situation.config.training, situation.config.schedule
     if training.max_train_epochs is not None:
         return
@@ -129,30 +119,6 @@ def lengths(situation: Situation) -> Iterator[Conflict]:
             yield Conflict(
                 (key, "max_train_steps"),
                 f"{key} {steps:g} is longer than the run of {training.max_train_steps} steps.",
-            )
-
-
-def states(situation: Situation) -> Iterator[Conflict]:
-    saving = situation.config.saving
-    for key in ("save_last_n_epochs_state", "save_last_n_steps_state"):
-        if getattr(saving, key) is not None and not saving.save_state:
-            yield Conflict((key, "save_state"), f"{key} has no effect without save_state = true.", fatal=False)
-    for key, needed in (
-        ("save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
-        ("save_last_n_steps", ("save_every_n_steps",)),
-    ):
-        if getattr(saving, key) is not None and all(getattr(saving, other) is None for other in needed):
-            yield Conflict((key, *needed), f"{key} has no effect without {' or '.join(needed)}.", fatal=False)
-
-
-def samples(situation: Situation) -> Iterator[Conflict]:
-    sampling = situation.config.sampling
-    for key in ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first"):
-        if getattr(sampling, key) and not sampling.sample_prompts:
-            yield Conflict(
-                (key, "sample_prompts"),
-                f"{key} has no effect without sample_prompts, the file of prompts.",
-                fatal=False,
             )
 
 
@@ -169,14 +135,11 @@ def launcher(situation: Situation) -> Iterator[Conflict]:
 
 TRAINING_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     what_is_trained,
-    adaptive_rates,
     weights_to_start_from,
     noise_kinds,
     timesteps,
     v_prediction,
     clip_skip_of_sd2,
     lengths,
-    states,
-    samples,
     launcher,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from library.config.dataset import Dataset, Subset
 from library.config.schema import Config
+from library.config.schema.data import BucketConfig, CaptionConfig, ImageConfig
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,21 @@ class Situation:
     @property
     def subsets(self) -> list[Subset]:
         return [subset for dataset in self.datasets for subset in dataset.subsets]
+
+    @property
+    def buckets(self) -> list[BucketConfig]:
+        """Of every dataset; the configuration's own where no dataset is known."""
+        return [dataset.buckets for dataset in self.datasets] or [self.config.buckets]
+
+    @property
+    def captions(self) -> list[CaptionConfig]:
+        """Of every subset; the configuration's own where no subset is known."""
+        return [subset.captions for subset in self.subsets] or [self.config.captions]
+
+    @property
+    def images(self) -> list[ImageConfig]:
+        """Of every subset; the configuration's own where no subset is known."""
+        return [subset.images for subset in self.subsets] or [self.config.images]
 
 
 @dataclass(frozen=True)

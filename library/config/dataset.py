@@ -94,6 +94,7 @@ def _from_folders(config: Config, findings: Findings) -> list[Dataset]:
     subsets = []
     if config.data.in_json:
         options: dict[str, Any] = {"image_dir": config.data.train_data_dir, "metadata_file": config.data.in_json}
+        options["num_repeats"] = config.data.dataset_repeats
         _check_places(Table("in_json", options), findings)
         subsets.append(_subset("in_json", options, config))
     trees = {"reg_data_dir": config.data.reg_data_dir}
@@ -117,7 +118,7 @@ def _subset(where: str, options: Mapping[str, Any], config: Config) -> Subset:
         where=where,
         image_dir=Path(options["image_dir"]) if options.get("image_dir") else None,
         metadata_file=Path(metadata_file) if metadata_file else None,
-        num_repeats=options.get("num_repeats", config.data.dataset_repeats),
+        num_repeats=options.get("num_repeats", 1),
         is_reg=options.get("is_reg", False),
         class_tokens=options.get("class_tokens"),
         captions=_overlaid(config.captions, options),

@@ -16,6 +16,7 @@ from library.config.conflicts import Conflict, Situation
 from library.config.dataset import find_datasets
 from library.config.findings import Findings
 from library.config.help_text import explanation, help_text
+from library.config.idle import idle_settings
 from library.config.presets import DEMO, Layer, demo_notice, is_demo, overlay, read_layers
 from library.config.schema import Config
 from library.config.settings import Setting, choose_settings
@@ -60,6 +61,8 @@ def load_config(argv: Sequence[str]) -> LoadedConfig:
     situation = Situation(config, find_datasets(config, findings, sources["datasets"]))
     situation = _without_idle_prior(situation, chosen.get("prior_prediction_rate"), sources, findings)
     _check(situation, sources, chosen.keys() - values.keys(), findings)
+    written = {key for key, setting in chosen.items() if not setting.from_preset}
+    findings.warnings += [_with_sources(idle, sources) for idle in idle_settings(situation, written)]
     _tell_unknown(chosen, findings)
     raise_all(findings.mistakes)
     if command.explain is not None:

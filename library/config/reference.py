@@ -38,6 +38,7 @@ that it comes from, `--explain lr` those whose name holds "lr".
 
 **Mistakes.** Unknown keys, values that do not fit, options that contradict one another, files that are missing: all are told at
 once, with file, line and a suggestion, before anything is loaded. `unknown_keys = "warn"` lets unknown keys pass with a warning.
+A setting of yours that has no effect, because of what else is set, is told as a warning at the start and at the end.
 
 **References.** `${key}` in a value stands for the value of another option: `output_dir = "output/${output_name}"`. Any other `${`
 is text.

@@ -161,6 +161,17 @@ def test_one_rate_optimizers_refuse_several(name: str) -> None:
         build_optimizer(OptimizerConfig(optimizer_type=name), groups)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "warned"), [("Prodigy", 1e-4, True), ("Prodigy", 1.0, False), ("Lion", 1e-4, False)]
+)
+def test_a_small_rate_for_an_optimizer_that_estimates_it_is_said(
+    name: str, rate: float, warned: bool, caplog: pytest.LogCaptureFixture, new_run: NewRun
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="dojo"):
+        new_run(name, lr=rate)
+    assert ("1 is usual" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("DAdapt", "Prodigy"))])
 def test_a_rate_of_zero_changes_nothing(name: str, new_run: NewRun) -> None:
     run = new_run(name)

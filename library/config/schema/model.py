@@ -25,7 +25,8 @@ class ModelConfig:
     v_parameterization: bool | None = option(None, aliases=("v_pred",))
     """The model predicts v instead of the noise. Unset: recognised where the model says so, else false."""
     clip_skip: int | None = option(None, minimum=1, maximum=12, zero_is_unset=True)
-    """Use the output of this layer of the text encoder counted from the end (1 = last)."""
+    """Use the output of this layer of the text encoder counted from the end (1 = last).
+    Unset is right for SD 2.x and SDXL: it reads the layer that they were trained on."""
     max_token_length: int | None = option(None, parse=lambda value: _token_length(value))
     """Longest prompt in tokens: 75, 150 or 225. Longer prompts are read in pieces of 75."""
     weighted_captions: bool = False
