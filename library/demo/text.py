@@ -50,7 +50,7 @@ class TagReader(nn.Module):
     def forward(self, tokens_BL: Tensor) -> tuple[Tensor, ...]:
         """Logits of each group, (B, values) a group."""
         states_BLC = self.text_encoder(tokens_BL).last_hidden_state
-        ends_BL1 = (tokens_BL == self.text_encoder.config.eos_token_id)[..., None]
+        ends_BL1 = tokens_BL.eq(tokens_BL.max())[..., None]  # the end token is the last of the vocabulary
         mean_BC = (states_BLC * ends_BL1).sum(dim=1) / ends_BL1.sum(dim=1)
         return self.exam(mean_BC).split(self.sizes, dim=1)
 
