@@ -15,6 +15,14 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
     )
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, which LoRAs, how strong."""
     parser.add_argument(
@@ -22,7 +30,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vae", help="another VAE")
     parser.add_argument("--tokenizer", help="CLIP tokenizer for single files")
-    parser.add_argument("--clip_skip", type=int)
+    parser.add_argument("--clip_skip", type=int, choices=range(1, 13), metavar="1..12")
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     parser.add_argument(
         "--lora",

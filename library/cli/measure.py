@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from library.cli.arguments import add_model_arguments, command_parser
+from library.cli.arguments import add_model_arguments, command_parser, positive
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -25,8 +25,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--trigger_word", required=True)
     parser.add_argument("--class_word", default="", help="stands in for the trigger")
     parser.add_argument("--first_seed", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--scale", type=float, default=5.0)
+    parser.add_argument("--steps", type=positive, default=20)
+    parser.add_argument("--scale", type=float, default=3.0)
     parser.add_argument("--sheet", type=Path, help="also save the pictures side by side")
 
     return parser.parse_args(argv)
@@ -73,5 +73,6 @@ def main(argv: Sequence[str]) -> None:
     )
     print(learning.report())
     if arguments.sheet:
+        arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
         headings = ["held out", "without LoRA", "with LoRA", "no trigger, without", "no trigger, with"]
         contact_sheet([list(row) for row in zip(held_out, *seen)], prompts, headings).save(arguments.sheet)

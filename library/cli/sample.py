@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from library.cli.arguments import add_model_arguments, command_parser
+from library.cli.arguments import add_model_arguments, command_parser, positive
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -20,10 +20,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add_model_arguments(parser)
     parser.add_argument("--prompt", nargs="*", default=[], help="prompts, with flags such as '--d 1' inside the quotes")
     parser.add_argument("--sample_prompts", type=Path, help="a prompt file: .txt, .toml or .json")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=positive)
+    parser.add_argument("--height", type=positive)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=positive, default=30)
     parser.add_argument("--scale", type=float, default=7.5, help="classifier-free guidance")
     parser.add_argument("--sampler", default="ddim")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the pictures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def parse_lora(text: str) -> tuple[Path, float]:
     """`file.safetensors:0.8` as path and strength."""
     path, colon, strength = text.rpartition(":")
-    if colon and path.endswith(".safetensors"):
+    if colon and path.lower().endswith(".safetensors"):
         try:
-            return Path(path), float(strength)
+            number = float(strength)
         except ValueError:
-            raise UserError(f"--lora {text}: '{strength}' is not a number; write file.safetensors:0.8.") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"--lora {text}: '{strength}' is not a number; write file.safetensors:0.8.")
+        return Path(path), number
     return Path(text), 1.0
 
 

@@ -90,6 +90,8 @@ class Registry:
 
 def _import(path: str) -> ModuleType | None:
     """The module, or None where it does not exist; an error inside it is the user's to see."""
+    if not path or path.startswith("."):
+        return None
     try:
         return import_module(path)
     except ModuleNotFoundError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch.utils.data
 
-from library.config.dataset import Dataset
+from library.config.dataset import Dataset, Subset
 from library.core.errors import UserError, raise_all
 from library.core.randomness import python_random
 from library.data.buckets import bucket_problems, bucket_sizes, training_size
@@ -19,6 +19,9 @@ from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share
 from library.data.sources import Picture, in_threads
 from library.data.split import balanced_repeats, hold_out
 from library.data.types import Example, MicroBatch
+
+EMPTY_PRIOR_SHARE = 0.25
+"""Share of the prior predictions that are of the empty caption, the unconditional prediction."""
 
 StepKey = tuple[int, int]
 """(optimizer update, which of its accumulated passes), both from 0."""
@@ -141,9 +144,7 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         )
         role = self._role(picture, caption, (batch.step, entry.slot))
         if role.keeps_prior:
-            caption = without_trigger(
-                caption, subset.trigger_word, subset.class_word, subset.captions.caption_separator
-            )
+            caption = self._prior_caption(caption, subset, role.position)
         return example(self.material, entry.picture, placement, caption, role, image_rng)
 
     def _role(self, picture: Picture, caption: str, position: tuple[int, int]) -> Role:
@@ -155,6 +156,12 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         if drawn and (not caption or mentions(caption, self.material.subset(picture).trigger_word)):
             return Role(position, self.prior.prior_prediction_weight, keeps_prior=True)
         return Role(position)
+
+    def _prior_caption(self, caption: str, subset: Subset, position: tuple[int, int]) -> str:
+        """The caption without its trigger, or an empty one: classifier-free guidance multiplies a drift of that one."""
+        if python_random(self.seed, "prior_prediction caption", *position).random() < EMPTY_PRIOR_SHARE:
+            return ""
+        return without_trigger(caption, subset.trigger_word, subset.class_word, subset.captions.caption_separator)
 
     def captions_in_use(self) -> list[str]:
         """Every caption that the run can ask the text encoders for, sorted.
@@ -184,7 +191,11 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         if picture.is_reg or self.prior.prior_prediction_rate <= 0:
             return set(listed)
         separator = subset.captions.caption_separator
-        return {*listed, *(without_trigger(text, subset.trigger_word, subset.class_word, separator) for text in listed)}
+        return {
+            "",
+            *listed,
+            *(without_trigger(text, subset.trigger_word, subset.class_word, separator) for text in listed),
+        }
 
     def fingerprint(self) -> str:
         """Hash of what decides which samples a step has: pictures, captions, repeats, sizes, seed and batches."""

@@ -15,20 +15,27 @@ from PIL import Image, ImageFilter
 
 SIDE = 64
 BLUR = 1.5
+CENTRE = 0.2
+"""Width of the Gaussian that weighs the centre, as a share of the side."""
 
 Paint = Callable[[Sequence[str], bool], list[Image.Image]]
 """(prompts, with the LoRA) -> one picture a prompt; the i-th prompt has the i-th seed."""
 
 
 def picture_distance(a: Image.Image, b: Image.Image) -> float:
-    """Mean absolute difference of two pictures, in 0 .. 1, after bringing both to 64x64 and blurring them slightly.
+    """Mean absolute difference of two pictures, in 0 .. 1, in which the centre counts most.
 
-    It sees who is where in which colours, and is blind to the exact course of a line.
+    Both are brought to 64x64 and blurred slightly, so the exact course of a line does not matter. A Gaussian weighs the
+    centre, where the subject is, above the background, which is not what a character's LoRA is to learn.
     """
-    return float(np.abs(_seen(a) - _seen(b)).mean())
+    difference_HW = np.abs(_seen(a) - _seen(b)).mean(axis=2)
+    offset = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    weight = np.exp(-0.5 * (offset / CENTRE) ** 2)
+    return float(weight @ difference_HW @ weight / weight.sum() ** 2)
 
 
 def _seen(picture: Image.Image) -> np.ndarray:
+    """(64, 64, 3) in 0 .. 1."""
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small.filter(ImageFilter.GaussianBlur(BLUR)), dtype=np.float32) / 255
 
@@ -53,8 +60,9 @@ class Learning:
 
     @property
     def leak(self) -> float:
-        """Change without the trigger as a share of the change with it."""
-        return float(np.mean(self.changes_without_trigger) / np.mean(self.changes_with_trigger))
+        """Change without the trigger as a share of the change with it; infinite where there is none with it."""
+        called = float(np.mean(self.changes_with_trigger))
+        return float(np.mean(self.changes_without_trigger)) / called if called else float("inf")
 
     def report(self) -> str:
         """The measures in words."""

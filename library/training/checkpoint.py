@@ -113,7 +113,12 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} is not a state of a LoRA Dojo run: {error}. Give a folder that ends in -state."
         ) from error
-    version = description.get("format_version")
+    expected = {"format_version", "files", "optimizer", "loss_scale", *Position.__dataclass_fields__}
+    if not isinstance(description, dict) or not expected <= description.keys():
+        raise UserError(
+            f"{folder} is not a state of a LoRA Dojo run: state.json is incomplete. Give a folder that ends in -state."
+        )
+    version = description["format_version"]
     if version != FORMAT_VERSION:
         raise UserError(
             f"the state in {folder} has format version {version}; this program reads version {FORMAT_VERSION}."

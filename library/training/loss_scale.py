@@ -46,11 +46,11 @@ class LossScale:
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs."""
-        return {"scale": float(self.scale), "good_steps": float(self.good_steps)}
+        return {"on": float(self.on), "scale": float(self.scale), "good_steps": float(self.good_steps)}
 
     def load_state(self, state: dict[str, float]) -> None:
         """Continue from a saved state; one of a run without scaling leaves the start value."""
-        if not self.on or state["scale"] == 1.0:
+        if not self.on or not state["on"]:
             return
         self.scale.fill_(state["scale"])
         self.good_steps.fill_(state["good_steps"])

@@ -39,7 +39,10 @@ class Preview:
     name: str
     board: Board
     wait_for_everyone: Callable[[], None]
+    sampled_at: int | None = None
+    """Step of the last attempt, on every process."""
     latest: tuple[int, list[Image.Image]] | None = None
+    """Step and pictures of the last success, on the main process."""
 
     @property
     def comparison(self) -> Path:
@@ -57,18 +60,19 @@ class Preview:
             self._sample(report.step, f"{report.step:06d}")
 
     def after_training(self, step: int) -> None:
-        if self.latest is None or self.latest[0] != step:
+        if self.sampled_at != step:
             self._sample(step, f"{step:06d}")
-        self._compare()
+        self._compare(step)
 
     def _sample(self, step: int, when: str) -> None:
+        self.sampled_at = step
         self._on_main(lambda: self._save(step, when, self._paint(self.trainer.network.enabled(True))))
 
-    def _compare(self) -> None:
+    def _compare(self, step: int) -> None:
         """`name.before_after.png` and, for LoRA managers, `name.preview.png`."""
 
         def compose() -> None:
-            if self.latest is None:
+            if self.latest is None or self.latest[0] != step:
                 return
             before = self._paint(self.trainer.network.enabled(False))
             after = self.latest[1]

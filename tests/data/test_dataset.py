@@ -139,7 +139,9 @@ def test_prior_prediction_replaces_the_trigger_at_its_rate(folder: Make, subset,
         if example.image.endswith("00.png"):
             assert not kept  # nothing in its caption calls the character: it is not unlearnt
         else:
-            assert example.caption == f"{'man' if kept else 'alex'}, red hair, boxing"
+            assert example.caption in (["man, red hair, boxing", ""] if kept else ["alex, red hair, boxing"])
+    empty = sum(not example.caption for example in examples) / sum(example.keeps_prior for example in examples)
+    assert 0.12 < empty < 0.4  # the unconditional prediction is kept too
 
 
 def test_prior_prediction_needs_a_trigger(folder: Make, subset, dataset) -> None:
