@@ -11,8 +11,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from library.cli.arguments import add_model_arguments, command_parser, positive
+
+if TYPE_CHECKING:
+    from library.evaluation.likeness import Learning
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -34,7 +38,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
     """Print the measures."""
-    arguments = parse(argv)
+    print(measured(parse(argv)).report())
+
+
+def measured(arguments: argparse.Namespace) -> Learning:
+    """Generate the pictures and compare them.
+
+    Raises:
+        UserError: no held-out pictures, or a model or LoRA that cannot be read.
+    """
     from PIL import Image
 
     from library.cli.with_loras import load_with_loras
@@ -71,8 +83,8 @@ def main(argv: Sequence[str]) -> None:
     learning = measure_learning(
         paint, prompts, held_out, lambda prompt: without_trigger(prompt, arguments.trigger_word, arguments.class_word)
     )
-    print(learning.report())
     if arguments.sheet:
         arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
         headings = ["held out", "without LoRA", "with LoRA", "no trigger, without", "no trigger, with"]
         contact_sheet([list(row) for row in zip(held_out, *seen)], prompts, headings).save(arguments.sheet)
+    return learning

@@ -31,7 +31,7 @@ def contact_sheet(
     heading_height = 28 if headings else 0
     blocks = [_block(row, caption, width, font) for row, caption in zip(cells, captions)]
     height = max(block.height for block in blocks)
-    columns = max(1, round((len(blocks) * height / width * 0.6) ** 0.5))
+    columns = max(1, round((len(blocks) * height / width) ** 0.5))
     lines = -(-len(blocks) // columns)
     sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, lines * height + heading_height + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
