@@ -48,6 +48,7 @@ def generate(
     try:
         encoded = [_encode(model, request) for request in requests]
         if "text_encoders" in released:
+            released.remove("text_encoders")
             model.release("text_encoders")
         with _without_dropout(network):
             for batch in _batches(list(zip(requests, encoded)), batch_size):

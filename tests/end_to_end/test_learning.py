@@ -22,17 +22,9 @@ def test_the_quick_start_learns_its_character(
     monkeypatch.setattr(sys, "argv", ["train_network.py", *argv])
     train_network.main()
     assert "presets/demo.toml is laid over" in capsys.readouterr().out
-    learning = measure.measured(
-        measure.parse(
-            [
-                "--lora",
-                str(tmp_path / "alexander.safetensors"),
-                "--held_out",
-                str(ROOT / "demo" / "held_out" / "alexander"),
-            ]
-            + ["--trigger_word", "alexander", "--class_word", "fighter", "--steps", "15"]
-        )
-    )
+    lora, held_out = tmp_path / "alexander.safetensors", ROOT / "demo" / "held_out" / "alexander"
+    words = ["--trigger_word", "alexander", "--class_word", "fighter", "--steps", "15"]
+    learning = measure.measured(measure.parse(["--lora", str(lora), "--held_out", str(held_out), *words]))
     print(learning.report())
     assert len(learning.distances_with) >= 16
     assert learning.nearer >= 0.9

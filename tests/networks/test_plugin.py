@@ -119,7 +119,7 @@ def test_its_options_are_checked(outside, tiny):
 
 def test_a_module_without_a_network_is_named(outside, tiny):
     for name, hint in (
-        ("my_network", "unknown"),
+        ("my_network", "module without a network"),
         ("networks.sizes", "register a class"),
         ("my_network.ia4", "cannot be imported"),
     ):

@@ -86,7 +86,7 @@ def test_the_loss_scale_is_part_of_the_state(new_trainer: NewTrainer, tmp_path: 
     trainer.loss_scale.update(torch.tensor(1.0))
     save_state(tmp_path / "run-state", trainer, POSITION)
     load_trainer(tmp_path / "run-state", resumed)
-    assert resumed.loss_scale.state() == {"scale": 2.0**15, "good_steps": 0.0}
+    assert resumed.loss_scale.state() == {"on": 1.0, "scale": 2.0**15, "good_steps": 0.0}
 
 
 def test_the_position_comes_back(new_trainer: NewTrainer, tmp_path: Path) -> None:

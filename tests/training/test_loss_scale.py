@@ -43,7 +43,7 @@ def test_it_is_doubled_after_two_thousand_good_steps_in_a_row() -> None:
     scale.update(FINE)
     assert float(scale.scale) == 2.0**16
     scale.update(FINE)
-    assert scale.state() == {"scale": 2.0**16, "good_steps": 1.0}
+    assert scale.state() == {"on": 1.0, "scale": 2.0**16, "good_steps": 1.0}
 
 
 def test_it_is_hopeless_once_hardly_scaled_gradients_overflow() -> None:
@@ -76,7 +76,7 @@ def test_a_resumed_scale_goes_on_as_the_uninterrupted_one() -> None:
     for _ in range(GROWTH_INTERVAL - 5):
         straight.update(FINE)
         resumed.update(FINE)
-    assert resumed.state() == straight.state() == {"scale": 2.0**15, "good_steps": 0.0}
+    assert resumed.state() == straight.state() == {"on": 1.0, "scale": 2.0**15, "good_steps": 0.0}
 
 
 @pytest.mark.parametrize("on", [False, True])

@@ -97,7 +97,7 @@ class LossConfig:
     """Weight of regularisation pictures."""
     prior_prediction_rate: float = option(0.0, minimum=0, maximum=1)
     """Share of the samples that are taught to stay as the frozen model: the caption's trigger is replaced by class_word
-    and the frozen model's own prediction is the target."""
+    (in a quarter of them the caption is empty) and the frozen model's own prediction is the target."""
     prior_prediction_weight: float = option(1.0, minimum=0)
     """Weight of those samples."""
 
