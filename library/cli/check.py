@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from library.cli.arguments import DEMO_MODEL
+
+
+def with_a_model(argv: Sequence[str]) -> list[str]:
+    """The command line with the embedded model where it names data only: looking at pictures needs no model of the user's."""
+    names_data = any(word.split("=")[0] in ("--train_data_dir", "--dataset_config", "--in_json") for word in argv)
+    names_model = any(word.split("=")[0] == "--pretrained_model_name_or_path" for word in argv)
+    return [*argv, "--pretrained_model_name_or_path", str(DEMO_MODEL)] if names_data and not names_model else list(argv)
+
 
 def main(argv: Sequence[str]) -> None:
     """Read the config, survey the data, and print what was found."""
@@ -17,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     from library.data.checks import preflight
     from library.data.findings import raise_errors, report
 
-    loaded = load_config(argv)
+    loaded = load_config(with_a_model(argv))
     datasets, notices = resolve_datasets(loaded.config)
     for text in [*loaded.warnings, *loaded.notices, *notices]:
         print(f"notice: {text}")

@@ -27,6 +27,9 @@ def run_command(main: Callable[[], int | None]) -> int:
         process = os.environ.get("RANK", "0")
         print(f"error{f' in process {process}' if process != '0' else ''}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # flushed at exit
+        return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
