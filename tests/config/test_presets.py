@@ -93,7 +93,8 @@ def test_lines_that_are_commented_out_are_valid_options(name: str) -> None:
         commented = line.removeprefix("# ")
         if line.startswith("# ") and " = " in commented and commented.split(" = ")[0].isidentifier():
             ((key, value),) = tomllib.loads(commented).items()
-            catalog()[key].convert(value)
+            assert key in catalog(), f"{name}: {key} is no option"
+            catalog()[key].convert(value)  # raises where the value does not fit
 
 
 def test_prompt_files_are_there_and_used(folder: Path) -> None:

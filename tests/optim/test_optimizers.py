@@ -247,8 +247,11 @@ def test_evaluating_shows_the_average_and_leaves_training_alone(name: str, new_r
 
 def test_evaluating_is_nothing_special_for_the_others(new_run: NewRun) -> None:
     run = new_run("AdamW")
+    run.train(0, 1)
+    before = [group.values.clone() for group in run.groups]
     with run.optimizer.evaluating():
-        run.train(0, 1)
+        assert all(torch.equal(group.values, values) for group, values in zip(run.groups, before, strict=True))
+    assert all(torch.equal(group.values, values) for group, values in zip(run.groups, before, strict=True))
 
 
 def test_a_rate_held_in_a_tensor_is_changed_in_place() -> None:
