@@ -56,7 +56,7 @@ setup(
         *find_packages(include=["library", "library.*", "networks", "networks.*"]),
         "presets",
     ],
-    package_data={"presets": ["*.toml", "*/*.toml", "*/*.txt"]},
+    package_data={"presets": ["*.toml", "*/*.toml", "*/*.txt"], "library.models.attention": ["kernel.c"]},
     install_requires=NEEDED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["dojo = library.cli.main:main"]},

@@ -6,7 +6,7 @@ In convolutions A is a convolution of the host's kernel to `rank` channels and B
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from library.config.schema.fields import option
 from library.core.registry import NETWORKS
 from library.lora_files.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.low_rank import low_rank_linear
+from networks.low_rank import low_rank_linear, low_rank_pointwise
 from networks.tensors import copy_into
 
 
@@ -87,13 +87,14 @@ class LoRAAdapter(nn.Module):
         device = host.weight.device
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(torch.zeros(up_shape, device=device))
+        self.fused = fused_product(host)
 
     def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
         """The host's output plus the side path's."""
         scale = self.size.scale * moment.multiplier
         dropping = self.training and self.dropouts.any
-        if base.plain and not dropping and isinstance(base.module, nn.Linear):
-            return low_rank_linear(x, base.module.weight, base.module.bias, self.down, self.up, scale)
+        if base.plain and not dropping and self.fused is not None:
+            return self.fused(x, base.module.weight, base.module.bias, self.down, self.up, scale)
         inner = project_down(x, self.down.to(x.dtype), base.module)
         if dropping:
             inner = drop(inner, self.dropouts)
@@ -136,6 +137,14 @@ def matrix_shapes(host: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ..
     if isinstance(host, nn.Linear):
         return (rank, host.in_features), (host.out_features, rank)
     return (rank, host.in_channels // host.groups, *host.kernel_size), (host.out_channels, rank, 1, 1)
+
+
+def fused_product(host: nn.Linear | nn.Conv2d) -> Callable[..., Tensor] | None:
+    """The host and its side path as one step of autograd; None where there is no such step."""
+    if isinstance(host, nn.Linear):
+        return low_rank_linear
+    pointwise = host.kernel_size == host.stride == host.dilation == (1, 1) and host.groups == 1
+    return low_rank_pointwise if pointwise and host.padding == (0, 0) else None
 
 
 def project_down(x: Tensor, down: Tensor, host: nn.Linear | nn.Conv2d) -> Tensor:

@@ -24,7 +24,7 @@ class _LowRankLinear(torch.autograd.Function):
         x_NI = x.reshape(-1, x.shape[-1])
         down, up = down_RI.to(x.dtype), up_OR.to(x.dtype)
         scaled_NR = _scaled_product(x_NI, down.t(), scale)
-        y_NO = F.linear(x_NI, weight_OI, bias_O).addmm_(scaled_NR, up.t())
+        y_NO = _linear(x_NI, weight_OI, bias_O).addmm_(scaled_NR, up.t())
         ctx.save_for_backward(x, weight_OI, down, up, scaled_NR)
         ctx.scale, ctx.master_dtype = scale, down_RI.dtype
         return y_NO.view(*x.shape[:-1], -1)
@@ -37,11 +37,11 @@ class _LowRankLinear(torch.autograd.Function):
         grad_NR = _scaled_product(grad_NO, up_OR, ctx.scale)
         grad_x = grad_down = grad_up = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.mm(grad_NO, weight_OI).addmm_(grad_NR, down_RI).view(x.shape)
+            grad_x = _linear(grad_NO, weight_OI.t(), None).addmm_(grad_NR, down_RI).view(x.shape)
         if ctx.needs_input_grad[3]:
             grad_down = torch.mm(grad_NR.t(), x_NI).to(ctx.master_dtype)
         if ctx.needs_input_grad[4]:
-            grad_up = torch.mm(grad_NO.t(), scaled_NR).to(ctx.master_dtype)
+            grad_up = torch.mm(scaled_NR.t(), grad_NO).t().to(ctx.master_dtype)  # quicker this way round
         return grad_x, None, None, grad_down, grad_up, None
 
 
@@ -54,6 +54,24 @@ def low_rank_linear(
     """
     result: Tensor = _LowRankLinear.apply(x, weight_OI, bias_O, down_RI, up_OR, scale)
     return result
+
+
+def low_rank_pointwise(
+    x_BIhw: Tensor, weight_OI11: Tensor, bias_O: Tensor | None, down_RI11: Tensor, up_OR11: Tensor, scale: float
+) -> Tensor:
+    """The same for a 1x1 convolution: (B, O, h, w), its channels innermost in memory."""
+    x_BhwI, weight_OI, down_RI, up_OR = (
+        x_BIhw.permute(0, 2, 3, 1),
+        *(each.flatten(1) for each in (weight_OI11, down_RI11, up_OR11)),
+    )
+    return low_rank_linear(x_BhwI, weight_OI, bias_O, down_RI, up_OR, scale).permute(0, 3, 1, 2)
+
+
+def _linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """F.linear; on the CPU in fp32 through oneDNN, since MKL, PyTorch's choice there, is far slower on AMD's processors."""
+    if x_NI.device.type == "cpu" and x_NI.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(x_NI, weight_OI, bias_O, "none", [], "")
+    return F.linear(x_NI, weight_OI, bias_O)
 
 
 def _scaled_product(a_NK: Tensor, b_KM: Tensor, scale: float) -> Tensor:

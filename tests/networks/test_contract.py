@@ -14,6 +14,8 @@ from networks.merge import merge
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-3})
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
+ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.01}
+"""A whole model's outputs differ by this much where the same products are summed in another order."""
 
 CASES = [
     (name, scope, dtype)
@@ -45,6 +47,10 @@ def case(tiny, disturb, request):
     return model, attach
 
 
+def equal_but_for_rounding(one, other):
+    return (one - other).float().norm() <= ROUNDING[one.dtype] * other.float().norm()
+
+
 def gradients(model, network):
     parameters = [parameter for group in network.parameter_groups(RATES) for parameter in group.parameters]
     loss = model.predict().float().square().mean() + model.encode("te1").float().square().mean()
@@ -55,8 +61,8 @@ def test_changes_nothing_before_training(case):
     model, attach = case
     before = model.predict(), model.encode("te1")
     attach(disturbed=False)
-    assert torch.equal(model.predict(), before[0])
-    assert torch.equal(model.encode("te1"), before[1])
+    assert equal_but_for_rounding(model.predict(), before[0])
+    assert equal_but_for_rounding(model.encode("te1"), before[1])
 
 
 def test_keeps_the_hosts_as_they_are(case):
@@ -134,7 +140,7 @@ def test_multiplier_zero_is_frozen(case):
     before = model.predict()
     network = attach()
     network.set_multiplier(0.0)
-    assert torch.equal(model.predict(), before)
+    assert equal_but_for_rounding(model.predict(), before)
 
 
 def test_saved_tensors_load_into_another_network(case):

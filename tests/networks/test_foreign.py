@@ -242,3 +242,11 @@ def test_lycoris(tiny, disturb, algo, family):
     other = tiny(family, torch.bfloat16)
     build_network(config, other.hosts, family, seed=99).load_saved(saved)
     assert torch.equal(other.predict(), acting[0]) and torch.equal(other.encode("te1"), acting[1])
+
+
+def test_quantised_weights_are_refused(gains, tiny):
+    model = tiny()
+    layer = model.hosts["unet"].mid_block.resnets[0].conv1
+    layer.weight = torch.nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(UserError, match="leave out quantize_base"):
+        attach(model)

@@ -1,0 +1,37 @@
+"""Attention in the UNet: the projections' outputs go into the kernel as they are, with no more operators than that takes.
+
+Letters: B samples, T queries, S keys, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from library.models.attention.compiled import compiled_attention, suits
+
+
+class PlainAttention:
+    """A diffusers attention processor for the attention of Stable Diffusion's UNets: tokens in, tokens out, no mask.
+
+    Args:
+        compiles: whether our CPU kernel may be used where it suits; else PyTorch's fused attention always is.
+    """
+
+    def __init__(self, compiles: bool) -> None:
+        self.compiles = compiles
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **unused: object
+    ) -> Tensor:
+        assert all(value is None for value in unused.values()), f"not for Stable Diffusion's UNet: {unused}"
+        context_BSC = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q_BTC, k_BSC, v_BSC = attn.to_q(hidden_states), attn.to_k(context_BSC), attn.to_v(context_BSC)
+        if self.compiles and suits(q_BTC, attn.heads):
+            out_BTC = compiled_attention(q_BTC, k_BSC, v_BSC, attn.heads)
+        else:
+            split = [each.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for each in (q_BTC, k_BSC, v_BSC)]
+            out_BTC = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        return attn.to_out[0](out_BTC)
