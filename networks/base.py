@@ -30,6 +30,10 @@ class ParameterGroup:
 class Network(Protocol):
     """An adapter for several hosts. Its parameters are fp32 whatever the hosts' type."""
 
+    capturable: bool
+    """A pass is the same work every time: no Python decision depends on the step, on random numbers or on what the device
+    computes. Only then can it be replayed as a CUDA graph."""
+
     def attach(self, hosts: Mapping[str, nn.Module]) -> None:
         """Put the network into the hosts ("unet", "te1", "te2"); their outputs do not change until it is trained."""
         ...
@@ -58,8 +62,9 @@ class Network(Protocol):
         """Told at the start of every epoch."""
         ...
 
-    def limit_norms(self, maximum: float) -> Mapping[str, float]:
-        """Scale down what exceeds `maximum` (scale_weight_norms); returns `keys_scaled`, `average_norm`, `maximum_norm`."""
+    def limit_norms(self, maximum: float) -> Mapping[str, Tensor | float]:
+        """Scale down what exceeds `maximum` (scale_weight_norms); returns `keys_scaled`, `average_norm`, `maximum_norm`,
+        0-d tensors where they are computed on the device."""
         ...
 
     def state_dict_to_save(self) -> dict[str, Tensor]:

@@ -41,6 +41,8 @@ class ForeignNetwork:
         weights: tensors of a LoRA file whose ranks to take (dim_from_weights).
     """
 
+    capturable = False  # what it decides in Python, module dropout for one, cannot be known
+
     def __init__(
         self,
         module: ModuleType,
@@ -64,8 +66,13 @@ class ForeignNetwork:
         """Create the network, let it put itself into the hosts, and take note of which modules it changed.
 
         Raises:
-            UserError: it changed none.
+            UserError: it changed none, or the hosts are quantised.
         """
+        if any(parameter.element_size() < 2 for host in hosts.values() for parameter in host.parameters()):
+            raise UserError(
+                f"network_module '{self._config.network_module}' reads the model's own weights and cannot read quantised ones: "
+                "leave out quantize_base and quantize_text_encoders."
+            )
         self._hosts = dict(hosts)
         self._unet = hosts.get("unet", nn.Module())
         encoders = [host for name, host in hosts.items() if name != "unet"]
@@ -215,7 +222,7 @@ class ForeignNetwork:
     def _default_rate(self, rates: Rates) -> float:
         return rates.by_host.get("unet", max(rates.by_host.values(), default=0.0))
 
-    def limit_norms(self, maximum: float) -> Mapping[str, float]:
+    def limit_norms(self, maximum: float) -> Mapping[str, Tensor | float]:
         """Passed on.
 
         Raises:

@@ -25,6 +25,8 @@ from networks.sizes import SizeOf
 class AdapterNetwork(nn.Module):
     """An algorithm at work on a set of sites; implements `networks.base.Network`.
 
+    Its adapters compute on the device alone, so that a pass can be captured.
+
     Args:
         algorithm: builds the adapters.
         find_sites: the sites of given hosts.
@@ -33,6 +35,8 @@ class AdapterNetwork(nn.Module):
         seed: of the initial weights, which depend on nothing else but the sites' keys.
         described: what `metadata()` returns.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -64,6 +68,8 @@ class AdapterNetwork(nn.Module):
             if size is not None:
                 adapter = self.algorithm.adapter(site, size, torch_generator(self._seed, f"network {site.key}"))
                 self.adapters[site.key] = adapter  # type: ignore[assignment]
+                # the site's own weight may wait on the CPU, where the host's first weights never do
+                self.adapters[site.key].to(next(hosts[site.host].parameters()).device)
                 self.sites[site.key] = site
                 hook(site.module, adapter, self.moment)
         if not self.sites:
@@ -112,15 +118,14 @@ class AdapterNetwork(nn.Module):
         return self._adapter(key).delta()
 
     @torch.no_grad()
-    def limit_norms(self, maximum: float) -> Mapping[str, float]:
+    def limit_norms(self, maximum: float) -> Mapping[str, Tensor | float]:
         """Scale each site's change down to the norm `maximum` (Frobenius)."""
         norms = torch.stack([self._adapter(key).norm() for key in self.sites])
         factors = (maximum / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
         for key, factor in zip(self.sites, factors, strict=True):
             self._adapter(key).scale_delta(factor)
         limited = norms * factors
-        scaled, average, highest = torch.stack([(factors < 1).sum().float(), limited.mean(), limited.max()]).tolist()
-        return {"keys_scaled": scaled, "average_norm": average, "maximum_norm": highest}
+        return {"keys_scaled": (factors < 1).sum(), "average_norm": limited.mean(), "maximum_norm": limited.max()}
 
     def state_dict_to_save(self) -> dict[str, Tensor]:
         """The tensors of the LoRA file, fp32, on the CPU."""

@@ -51,8 +51,9 @@ def merge(network: AdapterNetwork, multiplier: float = 1.0) -> None:
     network.detach()
     for key, site in network.sites.items():
         weight = site.module.weight
-        if not weight.is_floating_point():
+        if weight.element_size() < torch.float16.itemsize:
             raise UserError(
-                f"a LoRA cannot be merged into quantised weights ({site.host}: {site.path} is {weight.dtype})."
+                f"a LoRA cannot be merged into quantised weights ({site.host}: {site.path} is {weight.dtype}): leave out "
+                "quantize_base and quantize_text_encoders."
             )
         weight.copy_(weight.float() + multiplier * network.delta(key).to(weight.device))

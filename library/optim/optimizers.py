@@ -46,20 +46,40 @@ class Optimizer:
             elif group["lr"] is not None:
                 group["lr"] = rate * factor
 
-    def step(self, found_inf: Tensor | None = None) -> None:
-        """Update the parameters from their gradients.
+    def step(self, found_inf: Tensor | None = None, goes_on: bool = True) -> None:
+        """Update the parameters from their gradients, without asking the device for a value where that can be.
+
+        An optimizer's own package may ask: bitsandbytes once a group, AdaFactor once a tensor.
 
         Args:
-            found_inf: 0-d fp32, 1 where the gradients are not finite and nothing must change. Reading it costs a
-                synchronisation unless `skips_on_device`.
+            found_inf: 0-d fp32, 1 where the gradients are not finite and no parameter must change.
+            goes_on: training goes on after such a step, as it does with loss scaling, so that the optimizer's state must not
+                change either: one value is read back unless `skips_on_device`. Otherwise the state may take in a gradient of zero.
         """
         if self.kind.one_rate and not any(group["lr"] for group in self.inner.param_groups):
             return  # estimating a rate divides by the present one, which is 0 in the first step of a warm-up
         if self.skips_on_device:
             self.inner.found_inf = found_inf  # type: ignore[attr-defined]
-        elif found_inf is not None and found_inf.item():
-            return
+            self.inner.step()
+        elif found_inf is None:
+            self.inner.step()
+        elif goes_on or found_inf.device.type == "cpu":  # where reading is free
+            if not found_inf.item():
+                self.inner.step()
+        else:
+            self._step_and_restore(found_inf)
+
+    @torch.no_grad()
+    def _step_and_restore(self, found_inf: Tensor) -> None:
+        """Step, and put the parameters back where `found_inf` says so."""
+        broken = found_inf > 0
+        parameters = [parameter for group in self.inner.param_groups for parameter in group["params"]]
+        kept = [parameter.detach().clone() for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad.masked_fill_(broken, 0.0)
         self.inner.step()
+        for parameter, values in zip(parameters, kept, strict=True):
+            parameter.copy_(torch.where(broken, values, parameter))
 
     def rates(self) -> dict[str, float]:
         """Each group's learning rate as the schedule has set it; 0 where the optimizer sets its own."""
@@ -152,11 +172,7 @@ def warn_about_schedule(optimizer: Optimizer, config: ScheduleConfig) -> None:
 
 def _param_group(group: FlatGroup, kind: OptimizerKind, arguments: Arguments) -> ParamGroup:
     parameters = [group.flat_parameter] if kind.elementwise else group.parameters
-    rate: float | Tensor | None = None if kind.sets_rate(arguments) else group.lr
-    if arguments.get(
-        "capturable"
-    ):  # a captured CUDA graph reads the rate from memory; a number would be frozen into it
-        rate = torch.tensor(rate, device=group.values.device)
+    rate = None if kind.sets_rate(arguments) else group.lr
     return {"params": parameters, "name": group.name, "lr": rate}
 
 

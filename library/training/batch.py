@@ -14,7 +14,7 @@ from torch import Tensor
 
 from library.config.schema import NoiseConfig
 from library.core.randomness import torch_generator
-from library.data.types import Conditioning, Example, LatentDistribution, MicroBatch
+from library.data.types import Conditioning, Example, LatentDistribution, MicroBatch, Tokens
 from library.diffusion.noise import Noise, draw_noise
 from library.diffusion.timesteps import draw_timestep
 
@@ -48,16 +48,40 @@ class Batch:
     micro: int
     epoch: int
     global_size: int
+    tokens: Tokens | None = None
+    """`prompts` as tokens, where they are encoded in the step."""
 
     def to(self, device: torch.device) -> Self:
         """The batch with its tensors on the device, copied without waiting."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.with_tensors(lambda tensor: sendable(tensor, device).to(device, non_blocking=True))
+
+    def padded(self, size: int) -> Self:
+        """The batch with its last sample repeated up to `size` samples; the repetitions weigh nothing.
+
+        `prompts` and `images` stay those of the real samples.
+        """
+        missing = size - len(self.weight)
+        if missing <= 0:
+            return self
+        longer = self.with_tensors(lambda tensor: torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]))
+        return replace(longer, weight=torch.cat([self.weight, torch.zeros(missing)]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name; those of the conditioning and the tokens as `conditioning.hidden`, `tokens.ids`."""
+        found: dict[str, Tensor] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                found[name] = value
+            elif isinstance(value, dict):
+                found |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        return found
 
     def pin_memory(self) -> Self:
         """The batch in page-locked memory, from which it is copied to a GPU while that computes; called by the loader."""
-        return self._with_tensors(Tensor.pin_memory)
+        return self.with_tensors(Tensor.pin_memory)
 
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with each tensor changed."""
         changed: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -65,6 +89,12 @@ class Batch:
             elif isinstance(value, dict):
                 changed[name] = {key: change(tensor) for key, tensor in value.items()}
         return replace(self, **changed)
+
+
+def sendable(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor where a copy to the device need not wait for it: page-locked, if it goes from the CPU to a GPU."""
+    waits = device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned()
+    return tensor.pin_memory() if waits else tensor
 
 
 @dataclass(frozen=True)

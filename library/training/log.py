@@ -7,13 +7,14 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from library.training.loop import Span, StepReport
 from library.training.step import LAG
+
+NORMS = ("keys_scaled", "average_norm", "maximum_norm")
+"""What `Network.limit_norms` tells."""
 
 
 class Board:
@@ -51,18 +52,17 @@ class Board:
 class Log:
     """Writes losses, learning rates, norms and speed; shows the progress bar.
 
-    Losses are means over the global batch, summed over the processes, so that they are the same however many there are.
+    Losses are means over the global batch, so that they are the same however many processes there are. A step is written
+    some steps late, so that nobody waits for a GPU.
     """
 
-    def __init__(self, board: Board, span: Span, every: int, processes: int, device: torch.device, bar: bool) -> None:
+    def __init__(self, board: Board, span: Span, every: int, bar: bool) -> None:
         self.board = board
         self.span = span
         self.every = every
-        self.processes = processes
-        self.device = device
         self.bar = tqdm(disable=True)
         self.shows_bar = bar
-        self.pending: deque[tuple[StepReport, Tensor]] = deque()
+        self.pending: deque[StepReport] = deque()
         self.recent: deque[float] = deque(maxlen=span.updates_per_epoch)
         self.epoch_losses: list[float] = []
 
@@ -77,18 +77,13 @@ class Log:
         )
 
     def after_step(self, report: StepReport) -> None:
-        loss = torch.zeros((), device=self.device)
-        for losses in report.losses:
-            loss += losses.sum()
-        if self.processes > 1:
-            torch.distributed.all_reduce(loss)
-        self.pending.append((report, loss))
+        self.pending.append(report)
         if len(self.pending) > LAG:
-            self._write(*self.pending.popleft())
+            self._write(self.pending.popleft())
 
     def after_training(self, step: int) -> None:
         while self.pending:
-            self._write(*self.pending.popleft())
+            self._write(self.pending.popleft())
         self.bar.close()
         self.board.flush()
 
@@ -97,14 +92,15 @@ class Log:
         """Mean loss over the last epoch's worth of steps."""
         return sum(self.recent) / len(self.recent) if self.recent else math.nan
 
-    def _write(self, report: StepReport, loss_sum: Tensor) -> None:
-        loss = loss_sum.item() / max(1, report.global_size)
+    def _write(self, report: StepReport) -> None:
+        figures = report.figures.values()
+        loss = figures["loss"] / max(1, report.global_size)
         self.recent.append(loss)
         self.epoch_losses.append(loss)
         values = {"loss/current": loss, "loss/average": self.average}
         values |= {f"lr/{name}": rate for name, rate in report.rates.items()}
-        values |= {f"max_norm/{name}": value for name, value in report.norms.items()}
-        values["norm/grad_norm"] = report.gradient_norm.item()
+        values |= {f"max_norm/{name}": figures[name] for name in NORMS if name in figures}
+        values["norm/grad_norm"] = figures["gradient_norm"]
         values |= {"speed/steps_per_second": 1 / report.seconds, "speed/waiting_for_data": report.data_seconds}
         if report.step % self.every == 0:
             self.board.scalars(values, report.step)

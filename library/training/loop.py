@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
-from torch import Tensor
-
+from library.core.readback import Readback
 from library.training.batch import Batch
 from library.training.step import Trainer
 
@@ -44,12 +43,10 @@ class StepReport:
     epoch: int
     """Epoch of this update, from 1."""
     ends_epoch: bool
-    losses: list[Tensor]
-    """This process's losses, one tensor (B,) a pass, still on the device."""
+    figures: Readback
+    """What `Trainer.update_weights` returned."""
     global_size: int
     """Samples of the update over all processes."""
-    gradient_norm: Tensor
-    norms: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     """Time of the whole update, without what observers do."""
@@ -90,17 +87,14 @@ def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers
         data_seconds = time.perf_counter() - started
         trainer.set_learning_rates(step)
         losses = [trainer.accumulate(batch) for batch in passes]
-        trainer.reduce_gradients()
-        gradient_norm = trainer.clip()
-        norms = trainer.update_weights(step, gradient_norm, passes)
+        trainer.reduce_gradients(losses)
+        figures = trainer.update_weights(step, trainer.clip(), passes)
         report = StepReport(
             step=step + 1,
             epoch=step // span.updates_per_epoch + 1,
             ends_epoch=(step + 1) % span.updates_per_epoch == 0,
-            losses=losses,
+            figures=figures,
             global_size=passes[0].global_size if passes else 0,
-            gradient_norm=gradient_norm,
-            norms=norms,
             rates=trainer.optimizer.effective_rates(),
             seconds=time.perf_counter() - started,
             data_seconds=data_seconds,

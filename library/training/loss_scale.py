@@ -35,14 +35,16 @@ class LossScale:
         """Told after each step whether (1 or 0) its gradients were not finite."""
         if not self.on:
             return
-        self.good_steps = torch.where(overflow > 0, 0.0, self.good_steps + 1)
-        grows = self.good_steps >= GROWTH_INTERVAL
-        self.scale = torch.where(overflow > 0, self.scale / 2, torch.where(grows, self.scale * 2, self.scale))
-        self.good_steps = torch.where(grows, 0.0, self.good_steps)
+        good_steps = torch.where(overflow > 0, 0.0, self.good_steps + 1)
+        grows = good_steps >= GROWTH_INTERVAL
+        scale = torch.where(overflow > 0, self.scale / 2, torch.where(grows, self.scale * 2, self.scale))
+        # In place: a captured backward pass reads the scale where it was when it was captured.
+        self.scale.copy_(scale)
+        self.good_steps.copy_(torch.where(grows, 0.0, good_steps))
 
-    def is_hopeless(self) -> bool:
-        """Gradients overflow although they are hardly scaled: they are really broken. Reads from the device."""
-        return not self.on or float(self.scale) < 1
+    def hopeless(self, overflow: Tensor) -> Tensor:
+        """0-d, 1 where gradients overflow although they are hardly scaled: they are really broken. Ask after `update`."""
+        return overflow * (self.scale < 1) if self.on else overflow
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 from PIL import Image
 
@@ -55,9 +56,11 @@ def build_observers(
     board.text("config", f"```toml\n{resolved_text(run.config)}\n```")
     logging_config = run.config.logging
     shows_bar = run.is_main and logging_config.progress
+    if run.is_main:  # hashes a whole file; the first save would wait for it
+        Thread(target=trainer.model.metadata, daemon=True).start()
     return Observers(
         board=board,
-        log=Log(board, length.span, logging_config.log_every_n_steps, run.processes, run.device, shows_bar),
+        log=Log(board, length.span, logging_config.log_every_n_steps, shows_bar),
         validation=_validation(run, data, trainer, board),
         saver=_saver(run, data, trainer, length),
         preview=_preview(run, data, trainer, board, requests),

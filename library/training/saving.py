@@ -73,6 +73,7 @@ class Saver:
         return self.folder / f"{self.config.output_name}.safetensors"
 
     def _save(self, name: str, step: int, with_state: bool) -> None:
+        self.trainer.check_gradients()
         if self.trainer.rank == 0:
             with self.trainer.evaluation():
                 tensors = self.trainer.network.state_dict_to_save()

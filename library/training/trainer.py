@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from torch import nn
 
 from library.config.check_data import trains_text_encoder
+from library.config.dataset import resolve_datasets
 from library.config.schema import Config
+from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
@@ -17,13 +21,17 @@ from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer, warn_about_schedule
 from library.optim.schedules import build_schedule
 from library.training.checkpoint import load_trainer
+from library.training.compiling import compile_blocks, uncompiled
+from library.training.graphs import CapturedPasses, CudaRecorder, obstacle
 from library.training.length import Length
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
 from library.training.run import Run
-from library.training.step import Trainer
+from library.training.step import LAG, Trainer
 from networks.base import Network, Rates
 from networks.merge import merge_base_weights
+
+log = logging.getLogger("dojo")
 
 
 def trained_hosts(run: Run, model: DiffusionModel) -> dict[str, nn.Module]:
@@ -62,12 +70,16 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
     """The trainer as it is at the start of a run; `resume` then sets it forward."""
     config = run.config
     if config.training.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
+        random = has_dropout(config.network) or not network.capturable
+        model.enable_gradient_checkpointing(config.training.gradient_checkpointing == "selective", random)
     groups = flatten(network.parameter_groups(rates_of(config, trained_hosts(run, model))))
     optimizer = build_optimizer(config.optimizer, groups)
     warn_about_schedule(optimizer, config.schedule)
+    compiles = config.training.torch_compile and config.training.dynamo_backend != "no"
+    if compiles:
+        compile_blocks(model.hosts(["unet"])["unet"], config.training.dynamo_backend, run.device)
     decay = config.training.ema_decay
-    return Trainer(
+    trainer = Trainer(
         model=model,
         network=network,
         objective=Objective(
@@ -84,7 +96,30 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
         device=run.device,
         max_grad_norm=config.training.max_grad_norm,
         max_weight_norm=config.network.scale_weight_norms,
+        lag=LAG if run.device.type == "cuda" else 0,
+        uncompiled=uncompiled if compiles else nullcontext,
     )
+    trainer.captured = captured_passes(run, trainer)
+    return trainer
+
+
+def captured_passes(run: Run, trainer: Trainer) -> CapturedPasses | None:
+    """Replayed passes where they are wanted and possible; says why where they are not."""
+    if not run.config.training.cuda_graphs:
+        return None
+    repeats = run.config.training.gradient_checkpointing and has_dropout(run.config.network)
+    reason = obstacle(run.device, trainer.network.capturable, repeats, bool(run.config.model.blocks_to_swap))
+    if reason is not None:
+        log.log(logging.WARNING if run.device.type == "cuda" else logging.INFO, "CUDA graphs are off: %s.", reason)
+        return None
+    sizes = {dataset.buckets.train_batch_size for dataset in resolve_datasets(run.config)[0]}
+    return CapturedPasses(trainer.add_gradient, trainer.groups.gradients, CudaRecorder(run.device), sizes)
+
+
+def has_dropout(network: NetworkConfig) -> bool:
+    """Whether network_dropout, or a dropout among network_args, is on."""
+    inner = (value for name, value in network.network_args.items() if "dropout" in name)
+    return any(float(value or 0) > 0 for value in (network.network_dropout, *inner))
 
 
 def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:

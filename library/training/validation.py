@@ -78,7 +78,7 @@ class Validation:
             sums[-1] += len(batch.images)
         if self.trainer.processes > 1:
             torch.distributed.all_reduce(sums)
-        return {t: float(sums[place] / sums[-1]) for place, t in enumerate(self.timesteps)}
+        return dict(zip(self.timesteps, (sums[:-1] / sums[-1]).tolist()))
 
     def _batch(self, index: int) -> Batch:
         micro = MicroBatch(
@@ -87,7 +87,7 @@ class Validation:
         batch = Collate(self.draws)(micro)
         if isinstance(batch, MicroBatch):
             batch = encode_and_assemble(batch, self.trainer.model.encode_images, self.draws, self.trainer.device)
-        return batch.to(self.trainer.device)
+        return self.trainer.with_tokens(batch).to(self.trainer.device)
 
     def _corrupted(self, batch: Batch, index: int, t: int) -> Batch:
         generator = torch_generator(self.draws.seed, "validation", index, t)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from library.optim.flat import BLOCK, FlatGroup, clip_gradients, flatten, gradient_norm
+from library.optim.flat import BLOCK, FlatGroup, flatten, gradient_norm
 from tests.optim.conftest import Group
 
 
@@ -76,7 +76,7 @@ def test_norm_and_clipping_are_those_of_torch() -> None:
     module(x).square().sum().backward()
     for maximum in (1e-2, 1e6):
         norm = gradient_norm(groups)
-        clip_gradients(groups, norm, maximum)
+        groups.clip(norm, maximum)
         expected = nn.utils.clip_grad_norm_(plain.parameters(), maximum)
         torch.testing.assert_close(norm, expected)
         for ours, theirs in zip(parameters, plain.parameters(), strict=True):
@@ -90,6 +90,23 @@ def test_padding_stays_zero() -> None:
     optimizer.step()
     assert torch.count_nonzero(group.values[5:BLOCK]) == 0
     assert torch.count_nonzero(group.values[BLOCK + 300 :]) == 0
+
+
+def test_groups_are_windows_of_one_buffer() -> None:
+    """So processes sum one tensor; further numbers ride along behind the gradients."""
+    parameters = [nn.Parameter(torch.full(shape, float(n))) for n, shape in enumerate([(5,), (3, 100), (256,)])]
+    groups = flatten([Group("unet", parameters[:2], 1.0), Group("textencoder", parameters[2:], 1.0)])
+    assert [group.values.numel() for group in groups] == [3 * BLOCK, BLOCK]
+    (2 * parameters[0].sum() + 3 * parameters[2].sum()).backward()
+    groups.extra[0] = 7.0
+    groups.summed.mul_(2)
+    assert torch.equal(groups[0].gradients, torch.cat([torch.full((5,), 4.0), torch.zeros(3 * BLOCK - 5)]))
+    assert torch.equal(groups[1].gradients, torch.full((BLOCK,), 6.0))
+    assert groups.extra[0] == 14
+    assert torch.equal(groups.values, torch.cat([group.values for group in groups]))
+    groups.zero_grad()
+    assert all(parameter.grad.abs().sum() == 0 for parameter in (parameters[0], parameters[2]))
+    assert groups.extra[0] == 14
 
 
 def test_a_parameter_in_two_groups_is_our_bug() -> None:

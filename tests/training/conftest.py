@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from library.config.schema.training import OptimizerConfig
+from library.config.schema.model import ModelConfig
+from library.config.schema.network import NetworkConfig
+from library.config.schema.training import LossConfig, OptimizerConfig
+from library.diffusion.distance import build_distance
+from library.diffusion.weighting import build_weighting
+from library.models.load import load_model
+from library.models.published import recipe
+from library.models.random_weights import write_folder
 from library.optim.ema import ExponentialAverage
 from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer
+from library.training.batch import Batch
 from library.training.loss_scale import LossScale
+from library.training.objective import Objective
 from library.training.step import Trainer
-from networks.base import ParameterGroup
+from networks.base import ParameterGroup, Rates
+from networks.build import build_network
 
 KEY = "lora_unet_mid_block_attentions_0_proj_in"
 
@@ -90,3 +102,78 @@ def update() -> Callable[[Trainer, int], None]:
         trainer.update_weights(step, trainer.clip(), [])
 
     return once
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion 1.5 with random weights, in the smallest size that has all its parts."""
+    folder = tmp_path_factory.mktemp("model") / "sd15"
+    write_folder(recipe("sd15", tiny=True), folder)
+    return folder
+
+
+@pytest.fixture
+def real_trainer(tiny_model: Path) -> Callable[..., Trainer]:
+    """`real_trainer(**network settings)`: the whole step, with LoRA on a tiny Stable Diffusion 1.5.
+
+    Every call gives the same weights; the LoRA already acts.
+    """
+
+    def build(optimizer: str = "AdamW", **network: Any) -> Trainer:
+        cpu = torch.device("cpu")
+        model = load_model(ModelConfig(pretrained_model_name_or_path=str(tiny_model)), torch.float32, cpu)
+        hosts = model.hosts(["unet", "text_encoders"])
+        built = build_network(NetworkConfig(network_module="networks.lora", **network), hosts, model.family, seed=3)
+        groups = flatten(built.parameter_groups(Rates({"unet": 1e-2, "te1": 1e-3})))
+        noise = torch.randn(groups.values.shape, generator=torch.Generator().manual_seed(5))
+        groups.values.add_(0.02 * noise * (groups.values == 0))
+        return Trainer(
+            model=model,
+            network=built,
+            objective=Objective(
+                model, build_distance(LossConfig(), model.process), build_weighting(LossConfig(), model.process)
+            ),
+            groups=groups,
+            optimizer=build_optimizer(OptimizerConfig(optimizer_type=optimizer), groups),
+            schedule=lambda step: 1.0,
+            loss_scale=LossScale(False, cpu),
+            ema=None,
+            seed=0,
+            rank=0,
+            processes=1,
+            device=cpu,
+            max_grad_norm=1.0,
+            max_weight_norm=None,
+        )
+
+    return build
+
+
+@pytest.fixture
+def random_batch() -> Callable[..., Batch]:
+    """`random_batch(step, size=2, height=8, width=8, **changed)`: a batch for the tiny model, with captions to be encoded."""
+
+    def draw(step: int, size: int = 2, height: int = 8, width: int = 8, **changed: Any) -> Batch:
+        generator = torch.Generator().manual_seed(100 + step)
+        latents, noise = (torch.randn(size, 4, height, width, generator=generator) for _ in range(2))
+        plain = Batch(
+            latents=latents,
+            noise=noise,
+            corrupting_noise=noise,
+            timesteps=torch.randint(0, 1000, (size,), generator=generator),
+            geometry=torch.zeros(size, 6, dtype=torch.int64),
+            weight=torch.rand(size, generator=generator) + 0.5,
+            mask=None,
+            conditioning=None,
+            prompts=[f"a fighter number {step} {place}" for place in range(size)],
+            images=[f"{place}.png" for place in range(size)],
+            keeps_prior=None,
+            multiplier=1.0,
+            step=step,
+            micro=0,
+            epoch=0,
+            global_size=size,
+        )
+        return replace(plain, **changed)
+
+    return draw

@@ -12,7 +12,7 @@ from torch import Tensor
 from library.config.schema import NoiseConfig
 from library.core.randomness import torch_generator
 from library.data.types import Example, Geometry, LatentDistribution, MicroBatch
-from library.training.batch import Batch, Collate, Draws, assemble, encode_and_assemble
+from library.training.batch import Batch, Collate, Draws, assemble, encode_and_assemble, sendable
 
 SHAPE = (4, 6, 8)
 SEED = 11
@@ -192,3 +192,39 @@ def test_a_pinned_batch_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(pinned.latents, found.latents)
     assert pinned.conditioning["hidden"] is not found.conditioning["hidden"]
     assert pinned.prompts == found.prompts
+
+
+def test_filling_up_repeats_the_last_sample_without_weight() -> None:
+    text = {"hidden": torch.randn(5, 3)}
+    found = batch_of(
+        example(3, 0, weight=0.5, conditioning=text, mask=torch.ones(1, 6, 8)), example(3, 1, conditioning=text)
+    )
+    longer = found.padded(4)
+    for name, tensor in longer.tensors().items():
+        assert len(tensor) == 4, name
+        assert torch.equal(tensor[:2], found.tensors()[name]), name
+        if name != "weight":
+            assert torch.equal(tensor[2:], tensor[1:2].expand_as(tensor[2:])), name
+    assert longer.weight.tolist() == [0.5, 1, 0, 0]
+    assert (longer.images, longer.prompts, longer.global_size) == (found.images, found.prompts, 6)
+    assert found.padded(2) is found and found.padded(1) is found
+
+
+def test_every_tensor_has_a_name() -> None:
+    found = replace(batch_of(example(3, 0, conditioning={"hidden": torch.zeros(5, 3)})), tokens={"ids": torch.zeros(1)})
+    assert set(found.tensors()) == {
+        "latents", "noise", "corrupting_noise", "timesteps", "geometry", "weight", "conditioning.hidden", "tokens.ids"
+    }  # fmt: skip
+
+
+def test_what_stays_on_the_cpu_needs_no_page_locking() -> None:
+    tensor = torch.zeros(2)
+    assert sendable(tensor, CPU) is tensor
+    assert sendable(tensor.to("meta"), torch.device("cuda")).is_meta, "only what lies on the CPU is locked"
+
+
+def test_what_goes_to_a_gpu_is_page_locked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
+    assert torch.equal(sendable(torch.zeros(2), torch.device("cuda")), torch.ones(2))
+    monkeypatch.setattr(Tensor, "is_pinned", lambda tensor: True)
+    assert torch.equal(sendable(torch.zeros(2), torch.device("cuda")), torch.zeros(2))

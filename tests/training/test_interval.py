@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+from library.core.readback import Readback
 from library.training.interval import Interval
 from library.training.loop import Span, StepReport
 
@@ -17,9 +17,8 @@ def report(step: int) -> StepReport:
         step=step,
         epoch=(step - 1) // UPDATES_PER_EPOCH + 1,
         ends_epoch=step % UPDATES_PER_EPOCH == 0,
-        losses=[],
+        figures=Readback({}),
         global_size=0,
-        gradient_norm=torch.zeros(()),
     )
 
 

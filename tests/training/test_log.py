@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 
+from library.core.readback import Readback
 from library.training.log import Board, Log
 from library.training.loop import Span, StepReport
+from library.training.step import LAG
 
-CPU = torch.device("cpu")
 SPAN = Span(0, 5, updates_per_epoch=2, accumulation=2)
 LOSSES = [4.0, 2.0, 1.0, 3.0, 8.0]
 
 
-def report(step: int, losses: Sequence[Tensor], size: int = 2, **more: Any) -> StepReport:
+def report(step: int, mean_loss: float, size: int = 2, **norms: float) -> StepReport:
     return StepReport(
         step=step,
         epoch=(step - 1) // SPAN.updates_per_epoch + 1,
         ends_epoch=step % SPAN.updates_per_epoch == 0,
-        losses=list(losses),
+        figures=Readback(
+            {"loss": torch.tensor(mean_loss * size), "gradient_norm": torch.tensor(0.5 * step), "broken": 0.0, **norms}
+        ),
         global_size=size,
-        gradient_norm=torch.tensor(0.5 * step),
         rates={"unet": 1e-4 * step, "textencoder": 1e-5 * step},
         seconds=0.25,
         data_seconds=0.01,
-        **more,
     )
 
 
-def passes(mean: float) -> list[Tensor]:
-    """Two passes with one sample each, whose mean is `mean`."""
-    return [torch.tensor([mean - 0.5]), torch.tensor([mean + 0.5])]
-
-
-def written(folder: Path, every: int = 1, **more: Any) -> EventAccumulator:
-    log = Log(Board(folder), SPAN, every=every, processes=1, device=CPU, bar=False)
+def written(folder: Path, every: int = 1, **norms: float) -> EventAccumulator:
+    log = Log(Board(folder), SPAN, every=every, bar=False)
     log.before_training(0)
     for step, loss in enumerate(LOSSES, start=1):
-        log.after_step(report(step, passes(loss), **more))
+        log.after_step(report(step, loss, **norms))
     log.after_training(5)
     return EventAccumulator(str(folder)).Reload()
 
@@ -73,7 +67,7 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_limited_norms_have_curves_too(tmp_path: Path) -> None:
-    events = written(tmp_path, norms={"keys_scaled": 3.0})
+    events = written(tmp_path, keys_scaled=3.0)
     assert curve(events, "max_norm/keys_scaled") == dict.fromkeys(range(1, 6), 3.0)
 
 
@@ -107,48 +101,39 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_average_is_over_the_last_epoch() -> None:
-    log = Log(Board(None), SPAN, every=1, processes=1, device=CPU, bar=False)
+    log = Log(Board(None), SPAN, every=1, bar=False)
     assert math.isnan(log.average)
     log.before_training(0)
     for step, loss in enumerate(LOSSES, start=1):
-        log.after_step(report(step, passes(loss)))
+        log.after_step(report(step, loss))
     log.after_training(5)
     assert log.average == pytest.approx((3.0 + 8.0) / 2)
 
 
-def test_a_process_without_samples_adds_nothing_to_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process has losses of 3 and 5; the mean is over the samples of both."""
-    mine: list[float] = []
+def test_a_step_is_asked_for_its_figures_some_steps_later() -> None:
+    asked: list[int] = []
 
-    def all_reduce(tensor: Tensor) -> None:
-        mine.append(tensor.item())
-        tensor += 8.0
+    class Watched(Readback):
+        def __init__(self, step: int) -> None:
+            super().__init__({"loss": 1.0, "gradient_norm": 1.0, "broken": 0.0})
+            self.step = step
 
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    log = Log(Board(tmp_path), SPAN, every=1, processes=2, device=CPU, bar=False)
+        def values(self) -> dict[str, float]:
+            asked.append(self.step)
+            return super().values()
+
+    log = Log(Board(None), SPAN, every=1, bar=False)
     log.before_training(0)
-    log.after_step(report(1, [], size=2))
-    log.after_step(report(2, [torch.tensor([2.0, 6.0])], size=4))
-    log.after_training(2)
-    assert mine == [0.0, 8.0]
-    assert curve(EventAccumulator(str(tmp_path)).Reload(), "loss/current") == {1: 4.0, 2: 4.0}
+    for step in range(1, 6):
+        log.after_step(replace(report(step, 1.0), figures=Watched(step)))
+        assert asked == list(range(1, step - LAG + 1))
+    log.after_training(5)
+    assert asked == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("losses", [[], [torch.ones(2, device="meta")]])
-def test_what_is_summed_over_the_processes_lies_on_the_device(
-    monkeypatch: pytest.MonkeyPatch, losses: list[Tensor]
-) -> None:
-    seen: list[Tensor] = []
-    monkeypatch.setattr(torch.distributed, "all_reduce", seen.append)
-    log = Log(Board(None), SPAN, every=1, processes=2, device=torch.device("meta"), bar=False)
-    log.after_step(report(1, losses))
-    assert [(tensor.device.type, tuple(tensor.shape), tensor.dtype) for tensor in seen] == [("meta", (), torch.float32)]
-
-
-def test_logging_leaves_the_losses_as_they_are() -> None:
-    losses = [torch.tensor([1.0, 2.0])]
-    log = Log(Board(None), SPAN, every=1, processes=1, device=CPU, bar=False)
+def test_an_update_without_samples_has_no_loss(tmp_path: Path) -> None:
+    log = Log(Board(tmp_path), SPAN, every=1, bar=False)
     log.before_training(0)
-    log.after_step(report(1, losses))
+    log.after_step(report(1, 0.0, size=0))
     log.after_training(1)
-    assert torch.equal(losses[0], torch.tensor([1.0, 2.0]))
+    assert curve(EventAccumulator(str(tmp_path)).Reload(), "loss/current") == {1: 0.0}

@@ -50,9 +50,10 @@ def test_it_is_hopeless_once_hardly_scaled_gradients_overflow() -> None:
     scale = LossScale(True, CPU)
     for _ in range(16):
         scale.update(OVERFLOW)
-        assert not scale.is_hopeless()
+        assert scale.hopeless(OVERFLOW) == 0
     scale.update(OVERFLOW)
-    assert scale.is_hopeless()
+    assert scale.hopeless(OVERFLOW) == 1
+    assert scale.hopeless(FINE) == 0
 
 
 def test_switched_off_it_changes_nothing_and_forgives_nothing() -> None:
@@ -63,7 +64,15 @@ def test_switched_off_it_changes_nothing_and_forgives_nothing() -> None:
     assert torch.equal(gradients, torch.tensor([0.1, -2.0]))
     scale.update(OVERFLOW)
     assert float(scale.scale) == 1
-    assert scale.is_hopeless()
+    assert (scale.hopeless(OVERFLOW), scale.hopeless(FINE)) == (1, 0)
+
+
+def test_it_is_changed_where_it_lies() -> None:
+    """A captured backward pass goes on reading it there."""
+    scale = LossScale(True, CPU)
+    read = scale.scale
+    scale.update(OVERFLOW)
+    assert read == 2.0**15
 
 
 def test_a_resumed_scale_goes_on_as_the_uninterrupted_one() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
+from library.core.readback import Readback
 from library.inference.requests import SampleRequest
 from library.training.interval import Interval
 from library.training.log import Board
@@ -26,9 +26,8 @@ def report(step: int) -> StepReport:
         step=step,
         epoch=(step + 1) // 2,
         ends_epoch=step % 2 == 0,
-        losses=[],
+        figures=Readback({}),
         global_size=1,
-        gradient_norm=torch.zeros(()),
     )
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.config.schema import SavingConfig
+from library.core.readback import Readback
 from library.training.checkpoint import Position, read_position
 from library.training.loop import Span, StepReport
 from library.training.saving import Saver, checkpoint_name
@@ -59,9 +60,8 @@ def report(step: int) -> StepReport:
         step=step,
         epoch=(step - 1) // UPDATES_PER_EPOCH + 1,
         ends_epoch=step % UPDATES_PER_EPOCH == 0,
-        losses=[],
+        figures=Readback({}),
         global_size=1,
-        gradient_norm=torch.zeros(()),
     )
 
 

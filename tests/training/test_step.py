@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from library.core.errors import UserError
+from library.core.readback import Readback
 from library.training.loop import Span, fit
 from library.training.step import BROKEN_GRADIENT, Trainer
 
@@ -84,7 +85,7 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(new_trainer: NewTrain
 
 def test_flags_that_were_not_read_yet_are_read_at_the_end(new_trainer: NewTrainer) -> None:
     trainer = new_trainer()
-    trainer._unchecked.append((torch.tensor(1.0), [BATCH]))
+    trainer._unchecked.append((Readback({"broken": torch.tensor(1.0)}), [BATCH]))
     trainer.check_gradients(lag=1)
     with pytest.raises(UserError, match=r"dark\.png"):
         trainer.check_gradients()
@@ -100,7 +101,8 @@ class Witness:
         self.told.append(("before", step))
 
     def after_step(self, report: Any) -> None:
-        self.told.append((report.step, report.epoch, report.ends_epoch, len(report.losses), report.global_size))
+        loss = report.figures.values()["loss"]
+        self.told.append((report.step, report.epoch, report.ends_epoch, loss, report.global_size))
 
     def after_training(self, step: int) -> None:
         self.told.append(("after", step))
@@ -110,7 +112,7 @@ def test_the_loop_tells_of_every_update(new_trainer: NewTrainer, monkeypatch: py
     """From the fourth update on, two passes an update, three updates an epoch, a pass without samples now and then."""
     trainer, witness, epochs = new_trainer(), Witness(), []
     trainer.network.start_epoch = epochs.append
-    monkeypatch.setattr(trainer, "accumulate", lambda batch: torch.ones(2))
+    monkeypatch.setattr(trainer, "accumulate", lambda batch: torch.full((2,), 0.5))
     batches = [BATCH, BATCH, BATCH, None, None, None, BATCH, BATCH]
     fit(trainer, iter(batches), Span(3, 7, updates_per_epoch=3, accumulation=2), [witness])
     assert epochs == [1, 2]
@@ -122,3 +124,31 @@ def test_the_loop_tells_of_every_update(new_trainer: NewTrainer, monkeypatch: py
     ]
     assert (witness.told[0], witness.told[-1]) == (("before", 3), ("after", 7))
     assert [told[4] for told in witness.told[1:3]] == [2, 2]
+
+
+def test_processes_exchange_gradients_and_losses_at_once(
+    new_trainer: NewTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process had losses of 3 and 5, and gradients of 1 everywhere."""
+    trainer = new_trainer()
+    trainer.processes = 2
+    trainer.groups[0].gradients[:8] = 2.0
+    exchanged: list[int] = []
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        exchanged.append(tensor.numel())
+        tensor[:8] += 1
+        tensor[trainer.groups.gradients.numel()] += 8
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    trainer.reduce_gradients([torch.tensor([2.0, 6.0]), torch.tensor([4.0])])
+    norm = trainer.clip()
+    assert norm.item() == pytest.approx(math.sqrt(8 * 9))
+    assert trainer.update_weights(0, norm, []).values() == {
+        "loss": 20.0,
+        "gradient_norm": pytest.approx(math.sqrt(8 * 9)),
+        "broken": 0.0,
+    }
+    trainer.reduce_gradients()
+    assert trainer.update_weights(1, trainer.clip(), []).values()["loss"] == 8.0, "what was summed before is forgotten"
+    assert exchanged == [trainer.groups.summed.numel()] * 2

@@ -1,0 +1,80 @@
+"""When a run's passes are captured, and what the run says when they are not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from library.config.schema.network import NetworkConfig
+from library.training import trainer as module
+from library.training.graphs import CapturedPasses
+from library.training.step import Trainer
+from library.training.trainer import captured_passes, has_dropout
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, False),
+        ({"network_dropout": 0.1}, True),
+        ({"network_dropout": 0.0}, False),
+        ({"network_args": {"rank_dropout": "0.1"}}, True),
+        ({"network_args": {"module_dropout": 0, "conv_dim": 4}}, False),
+    ],
+)
+def test_dropout_is_found_wherever_it_is_set(settings: dict[str, Any], expected: bool) -> None:
+    assert has_dropout(NetworkConfig(**settings)) == expected
+
+
+def run_on(device: torch.device, **training: bool) -> Any:
+    config = SimpleNamespace(
+        training=SimpleNamespace(**{"cuda_graphs": True, "gradient_checkpointing": False} | training),
+        network=NetworkConfig(network_dropout=0.1),
+        model=SimpleNamespace(blocks_to_swap=None),
+    )
+    return SimpleNamespace(config=config, device=device)
+
+
+@pytest.fixture
+def trainer(new_trainer: Callable[..., Trainer]) -> Trainer:
+    built = new_trainer()
+    built.network.capturable = True
+    return built
+
+
+@pytest.mark.parametrize(
+    ("device", "training", "level", "said"),
+    [
+        (CPU, {}, logging.INFO, "this run is on 'cpu'"),
+        (CUDA, {"gradient_checkpointing": True}, logging.WARNING, "dropout together with gradient_checkpointing"),
+        (CUDA, {"cuda_graphs": False}, None, ""),
+    ],
+)
+def test_a_run_without_says_why(
+    trainer: Trainer,
+    caplog: pytest.LogCaptureFixture,
+    device: torch.device,
+    training: dict[str, bool],
+    level: int | None,
+    said: str,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="dojo"):
+        assert captured_passes(run_on(device, **training), trainer) is None
+    assert [record.levelno for record in caplog.records] == ([] if level is None else [level])
+    assert said in caplog.text
+
+
+def test_the_batch_sizes_of_all_datasets_are_whole(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = [SimpleNamespace(buckets=SimpleNamespace(train_batch_size=size)) for size in (4, 1, 4)]
+    monkeypatch.setattr(module, "resolve_datasets", lambda config: (datasets, []))
+    monkeypatch.setattr(module, "CudaRecorder", lambda device: SimpleNamespace())
+    found = captured_passes(run_on(CUDA), trainer)
+    assert isinstance(found, CapturedPasses)
+    assert found._batch_sizes == [1, 4]
