@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from library.config.load import load_config
-from library.core.runtime import run_command
+from library.core.runtime import run_command, uncollected
 
 
 def main() -> None:
@@ -16,24 +16,29 @@ def main() -> None:
     loaded = load_config(sys.argv[1:])  # every mistake in it is told here, before torch is imported
     config = loaded.config
 
-    from library.models.load import load_model
-    from library.training.data import batches, build_data, cache_all, look_through
-    from library.training.finish import begin_folder, finish
-    from library.training.length import plan_length
-    from library.training.loop import fit
-    from library.training.observers import build_observers, sample_requests
-    from library.training.plugins import check_plugins
-    from library.training.run import start_run
-    from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
-    from networks.build import build_network
+    with uncollected():
+        from library.models.diffusers_classes import import_model_classes
+        from library.models.load import load_model
+        from library.training.data import batches, build_data, cache_all, look_through
+        from library.training.estimate import tell_memory
+        from library.training.finish import begin_folder, finish
+        from library.training.length import plan_length
+        from library.training.loop import fit
+        from library.training.observers import build_observers, sample_requests
+        from library.training.plugins import check_plugins, uses_third_parties
+        from library.training.run import start_run
+        from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
+        from networks.build import build_network
 
     check_plugins(config)
     run = start_run(loaded)
     datasets, pictures = look_through(run)
+    import_model_classes(whole=uses_third_parties(config))
     model = load_model(config.model, run.dtype, run.device)
     data = build_data(run, datasets, pictures, model)
     requests = sample_requests(run, data, model)
     length = plan_length(run, data.updates_per_epoch)
+    tell_memory(run, data, length, requests)
     begin_folder(run)
     prepare_base(run, model)
     data = cache_all(run, data, model)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from library.core.errors import UserError
 
@@ -58,6 +60,23 @@ def available_cores() -> int:
 def quiet_libraries() -> None:
     """Keep back what libraries say of features that are not used (bitsandbytes of its 4-bit kernels, on import)."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within the block nothing looks for garbage, and afterwards nobody looks for it among what is there by then.
+
+    For imports: they make many objects that stay, among which the collector would look over and over.
+    """
+    was_enabled = gc.isenabled()
+    gc.unfreeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def keep_freed_memory() -> None:

@@ -67,8 +67,7 @@ def cache_latents(
     jobs = _share_of(data, cache, {job.key: job for job in _latent_jobs(data, fingerprint)})
     missing = [job for job in jobs if cache.get(job.key) is None]
     with tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar:
-        for batch, loaded in _loaded_ahead(_batches(missing, batch_size)):
-            _encode_pictures(batch, loaded, encode, cache)
+        for batch in _kept_behind(_encoded(_loaded_ahead(_batches(missing, batch_size)), encode), cache):
             bar.update(len(batch))
     return data.with_latents(Encoded(cache, fingerprint))
 
@@ -177,22 +176,50 @@ def _load(job: Job) -> Loaded:
     return load_pixels(job.material, job.picture, job.placement)
 
 
-def _encode_pictures(
-    jobs: list[Job], loaded: list[Loaded], encode: Callable[[Tensor], LatentDistribution], cache: TensorCache
-) -> None:
+Entries = dict[str, Tensors]
+"""What goes into the cache, by key."""
+
+
+def _encoded(
+    batches: Iterable[tuple[list[Job], list[Loaded]]], encode: Callable[[Tensor], LatentDistribution]
+) -> Iterator[Entries]:
+    for jobs, loaded in batches:
+        yield _encode_pictures(jobs, loaded, encode)
+
+
+def _encode_pictures(jobs: list[Job], loaded: list[Loaded], encode: Callable[[Tensor], LatentDistribution]) -> Entries:
     try:
         latents = encode(torch.stack([pixels for pixels, _ in loaded]))
     except FloatingPointError as error:
         if len(jobs) == 1:
             raise UserError(_not_finite(f"the VAE's latents of {jobs[0].picture.path}")) from error
-        for job, single in zip(jobs, loaded):
-            _encode_pictures([job], [single], encode, cache)
-        return
+        singles = [_encode_pictures([job], [single], encode) for job, single in zip(jobs, loaded)]
+        return {key: tensors for single in singles for key, tensors in single.items()}
     mean_BChw, std_BChw = latents.mean.detach().cpu(), latents.std.detach().cpu()
+    entries: Entries = {}
     for place, (job, (_, mask)) in enumerate(zip(jobs, loaded)):
         entry = {"mean": mean_BChw[place].clone(), "std": std_BChw[place].clone()}
         _require_finite(entry, f"the VAE's latents of {job.picture.path}")
-        cache.put(job.key, entry if mask is None else {**entry, "mask": mask})
+        entries[job.key] = entry if mask is None else {**entry, "mask": mask}
+    return entries
+
+
+def _kept_behind(batches: Iterable[Entries], cache: TensorCache) -> Iterator[Entries]:
+    """Each batch, written in a thread while later ones are encoded: a write waits for the disk."""
+
+    def keep(entries: Entries) -> None:
+        for key, tensors in entries.items():
+            cache.put(key, tensors)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting: deque[Future[None]] = deque()
+        for entries in batches:
+            waiting.append(thread.submit(keep, entries))
+            if len(waiting) > BATCHES_AHEAD:
+                waiting.popleft().result()
+            yield entries
+        for written in waiting:
+            written.result()
 
 
 def _require_finite(tensors: Tensors, what: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
@@ -76,16 +77,25 @@ class DiffusionModel(Protocol):
         """Tokens of the prompt without start and end."""
         ...
 
-    def fingerprint(self, part: Part) -> str:
-        """A hash of the part's weights and of the settings that shape its output; key of the caches."""
+    def fingerprint(self, part: Part, notes: Path | None = None) -> str:
+        """A hash of the part's weights and of the settings that shape its output; key of the caches.
+
+        Args:
+            notes: folder in which hashes of large files may be kept, by the files' stat.
+        """
         ...
 
     def release(self, part: Part) -> None:
         """Drop the part from memory; it loads again when next used."""
         ...
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute the activations of the UNet and the text encoders in the backward pass."""
+    def enable_gradient_checkpointing(self, selective: bool, random: bool) -> None:
+        """Recompute activations in the backward pass: all of the text encoders' layers and of the UNet's blocks, or of the UNet
+        only those that cost little (`selective`).
+
+        Args:
+            random: random numbers are drawn in the modules, by a network with dropout.
+        """
         ...
 
     def metadata(self) -> dict[str, str]:

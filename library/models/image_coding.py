@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from library.data.types import LatentDistribution
 from library.models.checkpoint import Component
+from library.models.noted_fingerprint import noted_fingerprint
 from library.models.parts import LazyModule, load_vae
-from library.models.weights import fingerprint
 
 log = logging.getLogger("dojo")
 
@@ -40,7 +41,9 @@ class ImageCoder:
         self._device = device
         self._scale = latent_scale(component)
         self._told = False
-        self.vae: LazyModule[nn.Module] = LazyModule(lambda: load_vae(component, dtype, device))
+        self.vae: LazyModule[nn.Module] = LazyModule(
+            lambda: _laid_out(load_vae(component, dtype, device), dtype, device)
+        )
         self._precise: LazyModule[nn.Module] = LazyModule(lambda: load_vae(component, torch.float32, device))
 
     @torch.no_grad()
@@ -68,9 +71,14 @@ class ImageCoder:
         _require_finite(pixels, "decoding latents")
         return pixels.clamp(-1, 1)
 
-    def fingerprint(self) -> str:
-        """A hash of what shapes the latents: weights, type, scale."""
-        return f"{fingerprint(self._component.weights)}-{self._dtype}-{self._scale.factor}-{self._scale.shift}"
+    def fingerprint(self, notes: Path | None = None) -> str:
+        """A hash of what shapes the latents: weights, type, scale.
+
+        Args:
+            notes: see `noted_fingerprint`.
+        """
+        weights = noted_fingerprint(self._component.weights, notes)
+        return f"{weights}-{self._dtype}-{self._scale.factor}-{self._scale.shift}"
 
     def release(self) -> None:
         self.vae.release()
@@ -102,6 +110,12 @@ def latent_scale(component: Component) -> LatentScale:
 def stride(component: Component) -> int:
     """Pixels per latent, along each side."""
     return 2 ** (len(component.config["block_out_channels"]) - 1)
+
+
+def _laid_out(vae: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """With its channels last in memory, where that suits convolutions: not in fp32 on a GPU."""
+    suits = device.type == "cpu" or dtype != torch.float32
+    return vae.to(memory_format=torch.channels_last) if suits else vae  # type: ignore[call-overload]
 
 
 def _decoded(vae: nn.Module, raw_BChw: Tensor) -> Tensor:

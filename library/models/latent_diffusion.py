@@ -6,7 +6,9 @@ Letters: B samples, C latent channels, h w latent size, H W picture size, T toke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import partial
+from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,11 @@ from library.diffusion.process import NoiseProcess
 from library.models.architecture import Family
 from library.models.base import LatentSpec, Part
 from library.models.checkpoint import Component
+from library.models.checkpointing import checkpoint_unet
 from library.models.image_coding import ImageCoder
-from library.models.parts import LazyModule, checkpoint_unet
+from library.models.noted_fingerprint import noted_fingerprint
+from library.models.parts import LazyModule
 from library.models.prompt_encoding import PromptEncoder
-from library.models.weights import fingerprint
 
 AddedConditions = Callable[[Conditioning, Tensor], dict[str, Tensor] | None]
 """(conditioning, geometry_B6) to what the UNet takes beside the hidden states, as diffusers' `added_cond_kwargs`."""
@@ -62,6 +65,8 @@ class LatentDiffusion:
         self._describe = describe
         self._dtype = dtype
         self._fingerprints: dict[Part, str] = {}
+        self._description: dict[str, str] | None = None
+        self._describing = Lock()
 
     def hosts(self, parts: Sequence[Part]) -> dict[str, nn.Module]:
         """The modules that a network attaches to: "unet", "te1", "te2"."""
@@ -101,7 +106,7 @@ class LatentDiffusion:
         """The UNet's prediction (B, C, h, w), in the UNet's type."""
         cast = {name: value.to(self._dtype) for name, value in conditioning.items()}
         return self._unet()(
-            noisy_BChw.to(self._dtype),
+            noisy_BChw.to(self._dtype, memory_format=torch.channels_last),
             t_B,
             encoder_hidden_states=cast["hidden"],
             added_cond_kwargs=self._added_conditions(cast, geometry_B6),
@@ -112,29 +117,37 @@ class LatentDiffusion:
         """Tokens of the prompt without start and end."""
         return self._prompts.count_tokens(prompt)
 
-    def fingerprint(self, part: Part) -> str:
-        """A hash of the part's weights and of the settings that shape its output; computed once."""
+    def fingerprint(self, part: Part, notes: Path | None = None) -> str:
+        """A hash of the part's weights and of the settings that shape its output; computed once.
+
+        Args:
+            notes: folder in which hashes of large files are kept, see `noted_fingerprint`.
+        """
         if part not in self._fingerprints:
-            self._fingerprints[part] = {
-                "unet": lambda: fingerprint(self._unet_component.weights),
+            computed: dict[Part, Callable[[Path | None], str]] = {
+                "unet": partial(noted_fingerprint, self._unet_component.weights),
                 "vae": self._images.fingerprint,
                 "text_encoders": self._prompts.fingerprint,
-            }[part]()
+            }
+            self._fingerprints[part] = computed[part](notes)
         return self._fingerprints[part]
 
     def release(self, part: Part) -> None:
         """Drop the part from memory; it loads again when next used."""
         {"unet": self._unet.release, "vae": self._images.release, "text_encoders": self._prompts.release}[part]()
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute the activations of the UNet and the text encoders in the backward pass."""
-        self._unet.prepare(checkpoint_unet)
-        self._prompts.enable_gradient_checkpointing()
+    def enable_gradient_checkpointing(self, selective: bool, random: bool) -> None:
+        """Recompute the activations of the UNet (only the cheap ones, if `selective`) and of the text encoders' layers.
+
+        Args:
+            random: random numbers are drawn in the modules, by a network with dropout.
+        """
+        self._unet.prepare(lambda unet: checkpoint_unet(unet, selective, random))
+        self._prompts.enable_gradient_checkpointing(random)
 
     def metadata(self) -> dict[str, str]:
-        """The `ss_*` entries that describe the base model."""
+        """The `ss_*` entries that describe the base model; may be asked for in several threads, and is computed in one."""
+        with self._describing:
+            if self._description is None:
+                self._description = self._describe()
         return dict(self._description)
-
-    @cached_property
-    def _description(self) -> dict[str, str]:
-        return self._describe()

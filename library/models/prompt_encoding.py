@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from library.data.types import Conditioning, Tokens
 from library.models.checkpoint import Checkpoint, Component
-from library.models.parts import LazyModule, checkpoint_text_encoder, load_text_encoder
+from library.models.checkpointing import checkpoint_text_encoder
+from library.models.noted_fingerprint import noted_fingerprint
+from library.models.parts import LazyModule, load_text_encoder
 from library.models.text import Chunking, ClipStates, count_tokens, emphasised, encode, tokenize
-from library.models.tokenizers import PromptTokenizer, clip_tokenizer, folder_tokenizer
-from library.models.weights import fingerprint
+from library.models.tokenizers import FolderTokenizer, PromptTokenizer, clip_tokenizer
 
 
 class ClipEncoder:
@@ -26,11 +28,13 @@ class ClipEncoder:
         states: ClipStates,
         dtype: torch.dtype,
         device: torch.device,
+        quantised: str,
     ) -> None:
         self.component = component
         self.states = states
+        self.quantised = quantised
         self.module: LazyModule[nn.Module] = LazyModule(
-            lambda: load_text_encoder(component, states.pooled, dtype, device)
+            lambda: load_text_encoder(component, states.pooled, dtype, device, quantised)
         )
         self._read_tokenizer = tokenizer
         self._tokenizer: PromptTokenizer | None = None
@@ -94,22 +98,26 @@ class PromptEncoder:
     def count_tokens(self, prompt: str) -> int:
         return count_tokens(prompt, self._encoders[0].tokenizer, self._chunking.weighted)
 
-    def fingerprint(self) -> str:
-        """A hash of what shapes the conditioning: weights, vocabularies, layers, chunks, type."""
+    def fingerprint(self, notes: Path | None = None) -> str:
+        """A hash of what shapes the conditioning: weights, vocabularies, layers, chunks, type, packing.
+
+        Args:
+            notes: see `noted_fingerprint`.
+        """
         digest = hashlib.sha256(f"{self._chunking} {self._dtype}".encode())
         for encoder in self._encoders:
             settings = sorted((key, str(value)) for key, value in encoder.component.config.items())
-            digest.update(f"{encoder.states} {encoder.tokenizer.fingerprint()} {settings}".encode())
-            digest.update(fingerprint(encoder.component.weights).encode())
+            digest.update(f"{encoder.states} {encoder.tokenizer.fingerprint()} {settings} {encoder.quantised}".encode())
+            digest.update(noted_fingerprint(encoder.component.weights, notes).encode())
         return digest.hexdigest()
 
     def release(self) -> None:
         for encoder in self._encoders:
             encoder.module.release()
 
-    def enable_gradient_checkpointing(self) -> None:
+    def enable_gradient_checkpointing(self, random: bool) -> None:
         for encoder in self._encoders:
-            encoder.module.prepare(checkpoint_text_encoder)
+            encoder.module.prepare(lambda module: checkpoint_text_encoder(module, random))
 
 
 def tokenizer_source(
@@ -122,5 +130,5 @@ def tokenizer_source(
     """
     folder = checkpoint.tokenizer_folder(encoder)
     if option is None and folder is not None:
-        return lambda: folder_tokenizer(folder)
+        return lambda: FolderTokenizer(folder)
     return lambda: clip_tokenizer(option, pad)

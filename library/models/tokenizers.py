@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +65,47 @@ class TransformersTokenizer:
 
 
 @dataclass(frozen=True)
+class FolderTokenizer:
+    """The tokenizer in a folder (vocab.json with merges.txt, or tokenizer.json), padded as the folder says.
+
+    It is read on first use: a run whose captions are all cached never needs it, nor the import of transformers.
+    """
+
+    folder: Path
+
+    @cached_property
+    def read(self) -> TransformersTokenizer:
+        """
+        Raises:
+            UserError: the folder holds no CLIP tokenizer.
+        """
+        return _from_transformers(str(self.folder), None, f"the folder '{self.folder}'")
+
+    @property
+    def bos(self) -> int:
+        return self.read.bos
+
+    @property
+    def eos(self) -> int:
+        return self.read.eos
+
+    @property
+    def pad(self) -> int:
+        return self.read.pad
+
+    def encode(self, text: str) -> list[int]:
+        return self.read.encode(text)
+
+    def fingerprint(self) -> str:
+        """A hash of the files and of who reads them: another release of transformers may read them otherwise."""
+        digest = hashlib.sha256(f"transformers {version('transformers')}".encode())
+        for file in sorted(self.folder.iterdir()):
+            if file.suffix in (".json", ".txt"):
+                digest.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
 class InstantTokenizer:
     """The tokenizer of the package instant-clip-tokenizer, which carries CLIP's vocabulary."""
 
@@ -76,18 +119,6 @@ class InstantTokenizer:
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"instant-clip-tokenizer {self.pad}".encode()).hexdigest()
-
-
-def folder_tokenizer(folder: Path, pad: int | None = None) -> TransformersTokenizer:
-    """The tokenizer in a folder (vocab.json with merges.txt, or tokenizer.json).
-
-    Args:
-        pad: number of the padding token; None: as the folder says.
-
-    Raises:
-        UserError: the folder holds no CLIP tokenizer.
-    """
-    return _from_transformers(str(folder), pad, f"the folder '{folder}'")
 
 
 def clip_tokenizer(option: str | None, pad: int) -> PromptTokenizer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -24,6 +26,19 @@ from library.models.base import DiffusionModel, Part
 from library.training.batch import Batch, Collate, Draws, encode_and_assemble
 from library.training.loop import Span
 from library.training.run import Run
+
+T = TypeVar("T")
+
+IN_MEMORY = "in memory"
+"""Fingerprint of a model whose outputs are kept for the run alone: there is no other model to tell it from."""
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Where what the encoders give is kept."""
+
+    latents: TensorCache
+    texts: TensorCache
 
 
 def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
@@ -82,10 +97,15 @@ def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingDa
     Each process encodes its share; then each looks again for what is still missing where it reads, since machines need not
     share a disk.
     """
-    cached = _cached(run, data, model)
+    config = run.config.data
+    caches = Caches(
+        latents=_cache(run, "latents", config.cache_latents_to_disk),
+        texts=_cache(run, "texts", config.cache_text_encoder_outputs_to_disk),
+    )
+    cached = _cached(run, data, model, caches)
     run.accelerator.wait_for_everyone()
     if run.processes > 1:
-        everything = _cached(run, replace(data, rank=0, processes=1), model)
+        everything = _cached(run, replace(data, rank=0, processes=1), model, caches)
         cached = replace(everything, rank=data.rank, processes=data.processes)
         run.accelerator.wait_for_everyone()
     for part in parts_of_previews(run, cached):
@@ -103,15 +123,15 @@ def parts_of_previews(run: Run, data: TrainingData) -> list[Part]:
     return parts
 
 
-def _cached(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData:
+def _cached(run: Run, data: TrainingData, model: DiffusionModel, caches: Caches) -> TrainingData:
     config = run.config.data
     progress = run.is_main and run.config.logging.progress
     if config.cache_latents:
         data = cache_latents(
             data,
             model.encode_images,
-            fingerprint=model.fingerprint("vae"),
-            cache=_cache(run, "latents", config.cache_latents_to_disk),
+            fingerprint=_fingerprint(run, model, "vae") if config.cache_latents_to_disk else IN_MEMORY,
+            cache=caches.latents,
             batch_size=config.vae_batch_size,
             progress=progress,
         )
@@ -119,8 +139,8 @@ def _cached(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData
         data = cache_texts(
             data,
             model.encode_prompts,
-            fingerprint=_text_fingerprint(run, model),
-            cache=_cache(run, "texts", config.cache_text_encoder_outputs_to_disk),
+            fingerprint=_text_fingerprint(run, model) if config.cache_text_encoder_outputs_to_disk else IN_MEMORY,
+            cache=caches.texts,
             batch_size=config.text_encoder_batch_size,
             progress=progress,
         )
@@ -132,8 +152,15 @@ def _text_fingerprint(run: Run, model: DiffusionModel) -> str:
     network = run.config.network
     merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
     return digest(
-        "text encoders", model.fingerprint("text_encoders"), *merged, *map(str, network.base_weights_multiplier)
+        "text encoders",
+        _fingerprint(run, model, "text_encoders"),
+        *merged,
+        *map(str, network.base_weights_multiplier),
     )
+
+
+def _fingerprint(run: Run, model: DiffusionModel, part: Part) -> str:
+    return model.fingerprint(part, cache_folder(run.config.data.cache_dir) / "hashes")
 
 
 def cache_folder(cache_dir: str | None) -> Path:
@@ -164,7 +191,7 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
         multiprocessing_context="spawn" if workers and os.name == "nt" else None,
         worker_init_fn=one_thread if workers else None,
     )
-    for found in _unwrapped(loader):
+    for found in _unwrapped(iter(loader) if workers else made_ahead(iter(loader), run.device)):
         if isinstance(found, Batch):
             yield found
         elif not found.examples:
@@ -173,10 +200,25 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
             yield encode_and_assemble(found, model.encode_images, draws, run.device)
 
 
-def _unwrapped(loader: DataLoader) -> Iterator[Batch | MicroBatch]:
+def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
+    """The items, each made in a thread of this process while the one before it is worked on; errors are raised in their turn."""
+
+    def settle() -> None:
+        torch.set_num_threads(1)  # a second team of threads would make the step's own sleep and wake at every operator
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # belongs to a thread; page-locked memory is asked from it
+
+    with ThreadPoolExecutor(max_workers=1, initializer=settle) as thread:
+        following: Future[T | None] = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
+
+
+def _unwrapped(found: Iterator[Batch | MicroBatch]) -> Iterator[Batch | MicroBatch]:
     """The loader's batches; a user's mistake that a worker found is told without the worker's traceback."""
     try:
-        yield from loader
+        yield from found
     except UserError as error:
         raise UserError(str(error).rpartition("UserError: ")[2].strip(), error.exit_code) from None
 

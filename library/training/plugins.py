@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from library.config.schema import Config
 from library.core.errors import UserError, UserErrors, raise_all
+from library.models.recognise import REGISTERED
 from library.optim.optimizers import check_optimizer
 from library.optim.schedules import check_schedule
-from networks.build import check_network
+from networks.build import check_network, find_plugin
 
 
 def check_plugins(config: Config) -> None:
@@ -28,3 +31,11 @@ def check_plugins(config: Config) -> None:
         except UserError as error:
             mistakes.append(str(error))
     raise_all(mistakes)
+
+
+def uses_third_parties(config: Config) -> bool:
+    """Whether the network or the model family is not ours: its code may use any part of any package."""
+    network = find_plugin(config.network.network_module)
+    module = network.__name__ if isinstance(network, ModuleType) else network.__module__
+    family = config.model.model_family
+    return not module.startswith("networks.") or family not in {None, *REGISTERED, *REGISTERED.values()}

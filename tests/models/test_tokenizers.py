@@ -9,7 +9,7 @@ import pytest
 
 from library.core.errors import UserError
 from library.models import tokenizers
-from library.models.tokenizers import CLIP_BOS, CLIP_EOS, clip_tokenizer, folder_tokenizer
+from library.models.tokenizers import CLIP_BOS, CLIP_EOS, FolderTokenizer, clip_tokenizer
 
 instant_clip_tokenizer = pytest.importorskip("instant_clip_tokenizer")
 
@@ -59,7 +59,7 @@ def clip_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def transformers_clip(clip_folder):
-    return folder_tokenizer(clip_folder)
+    return FolderTokenizer(clip_folder).read
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -79,8 +79,8 @@ def test_a_known_prompt_has_the_numbers_of_clip(transformers_clip):
 
 def test_a_folder_says_how_it_pads(tiny, transformers_clip):
     assert transformers_clip.pad == CLIP_EOS
-    assert folder_tokenizer(tiny("sdxl", "folder") / "tokenizer").pad == CLIP_EOS
-    second = folder_tokenizer(tiny("sdxl", "folder") / "tokenizer_2")
+    assert FolderTokenizer(tiny("sdxl", "folder") / "tokenizer").pad == CLIP_EOS
+    second = FolderTokenizer(tiny("sdxl", "folder") / "tokenizer_2")
     assert (second.pad, second.bos, second.eos) == (0, CLIP_BOS, CLIP_EOS)
 
 
@@ -122,7 +122,7 @@ def test_fingerprints_tell_vocabularies_and_padding_apart(transformers_clip, tin
     prints = {
         transformers_clip.fingerprint(),
         replace(transformers_clip, pad=0).fingerprint(),
-        folder_tokenizer(tiny("sd15", "folder") / "tokenizer").fingerprint(),
+        FolderTokenizer(tiny("sd15", "folder") / "tokenizer").fingerprint(),
         tokenizers.packaged_tokenizer(pad=0).fingerprint(),
         tokenizers.packaged_tokenizer(pad=CLIP_EOS).fingerprint(),
     }
