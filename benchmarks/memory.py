@@ -17,8 +17,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import sides
-from full_size import draw_pictures
+from benchmarks import sides
+from benchmarks.full_size import draw_pictures
 
 CASES: Mapping[str, Mapping[str, str]] = {
     "256 bf16": {},

@@ -96,15 +96,50 @@ def v_prediction(situation: Situation) -> Iterator[Conflict]:
         )
 
 
-def clip_skip_of_sd2(situation: Situation) -> Iterator[Conflict]:
-    """Skipping layers of a text encoder that already ends where SD 2.x was trained."""
-    model = situation.config.model
-    if (model.v2 or model.model_family == "sd2") and model.clip_skip not in (None, 1):
+def packed_weights(situation: Situation) -> Iterator[Conflict]:
+    """Quantised weights where a LoRA is to be merged, and where they only cost precision."""
+    model, network, data = situation.config.model, situation.config.network, situation.config.data
+    packed = [key for key in ("quantize_base", "quantize_text_encoders") if getattr(model, key) != "none"]
+    if packed and network.base_weights:
         yield Conflict(
-            ("clip_skip", "v2", "model_family"),
-            "SD 2.x was trained on the last layer but one of its text encoder, and its files hold no layer after that: "
-            f"clip_skip = {model.clip_skip} reads one from further inside, which the model does not know. Leave clip_skip out.",
+            (*packed, "base_weights"),
+            f"base_weights cannot be merged into quantised weights: leave out {' and '.join(packed)}, or merge them into a "
+            "model file first.",
+        )
+    if model.quantize_text_encoders != "none" and data.cache_text_encoder_outputs:
+        yield Conflict(
+            ("quantize_text_encoders", "cache_text_encoder_outputs"),
+            "quantize_text_encoders saves nothing with cache_text_encoder_outputs, as the encoders leave the memory before "
+            "training begins, and makes the cached outputs less exact. Leave it out.",
             fatal=False,
+        )
+
+
+def swapped_blocks(situation: Situation) -> Iterator[Conflict]:
+    """Blocks that wait on the CPU, and what they need or cannot do."""
+    model, training = situation.config.model, situation.config.training
+    if model.blocks_to_swap is None:
+        return
+    if training.gradient_checkpointing is not True:
+        yield Conflict(
+            ("blocks_to_swap", "gradient_checkpointing"),
+            "blocks_to_swap needs gradient_checkpointing = true: without it the backward pass holds every block on the GPU.",
+        )
+    if training.torch_compile:
+        yield Conflict(
+            ("blocks_to_swap", "torch_compile"),
+            "blocks_to_swap moves weights that torch_compile takes to stay where they are: leave one of them out.",
+        )
+
+
+def selective_recomputing(situation: Situation) -> Iterator[Conflict]:
+    """Two that decide what is computed again."""
+    training = situation.config.training
+    if training.gradient_checkpointing == "selective" and training.torch_compile:
+        yield Conflict(
+            ("gradient_checkpointing", "torch_compile"),
+            'torch_compile decides by itself which cheap values are computed again, so gradient_checkpointing = "selective" has '
+            "no place beside it: set it to true or false.",
         )
 
 
@@ -139,7 +174,9 @@ TRAINING_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     noise_kinds,
     timesteps,
     v_prediction,
-    clip_skip_of_sd2,
+    packed_weights,
+    swapped_blocks,
+    selective_recomputing,
     lengths,
     launcher,
 )

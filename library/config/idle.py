@@ -156,6 +156,16 @@ IDLE: tuple[Idle, ...] = (
         "without validation_split, the share held out",
     ),
     Idle(("max_train_steps",), lambda s: s.config.training.max_train_epochs is not None, "beside max_train_epochs"),
+    Idle(
+        ("dynamo_backend",),
+        lambda s: not s.config.training.torch_compile and s.config.training.dynamo_backend != "no",
+        "without torch_compile = true",
+    ),
+    Idle(
+        ("torch_compile",),
+        lambda s: s.config.training.dynamo_backend == "no",
+        'with dynamo_backend = "no"',
+    ),
     Idle(("text_encoder_lr",), _no_text_encoder_rate, "with network_train_unet_only = true"),
     Idle(("unet_lr",), _no_unet_rate, "with network_train_text_encoder_only = true"),
     Idle(

@@ -8,6 +8,8 @@ FLAGS: dict[str, tuple[str, str]] = {
     "xformers": ("attention", "xformers"),
     "sdpa": ("attention", "sdpa"),
     "mem_eff_attn": ("attention", "sdpa"),
+    "fp8_base": ("quantize_base", "fp8"),
+    "fp8_base_unet": ("quantize_base", "fp8"),
 }
 """A flag -> the option and value that it stands for when true; false sets nothing."""
 
@@ -56,9 +58,6 @@ IGNORED: dict[str, str] = {
     "ddp_static_graph": _DDP,
     "ddp_timeout": "the launcher's own timeout holds",
     "disable_mmap_load_safetensors": "weights are always memory-mapped",
-    "dynamo_backend": "nothing is compiled",
-    "fp8_base": "the base model is kept in the type that mixed_precision says",
-    "fp8_base_unet": "the base model is kept in the type that mixed_precision says",
     "full_bf16": "the network's own weights stay fp32; mixed_precision sets the type of all else",
     "full_fp16": "the network's own weights stay fp32; mixed_precision sets the type of all else",
     "fused_backward_pass": "gradients of a LoRA are small",
@@ -74,7 +73,6 @@ IGNORED: dict[str, str] = {
     "save_state_to_huggingface": _UPLOAD,
     "skip_cache_check": "caches are found by content, which is the check",
     "tokenizer_cache_dir": "use tokenizer, or the hub's own cache",
-    "torch_compile": "nothing is compiled",
     "use_safetensors": "files are always safetensors",
     "wandb_api_key": _WANDB,
     "wandb_run_name": _WANDB,

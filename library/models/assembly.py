@@ -63,7 +63,12 @@ def clip_encoders(
     """
     encoders = [
         ClipEncoder(
-            checkpoint.component(name), tokenizer_source(checkpoint, name, config.tokenizer, pad), taken, dtype, device
+            checkpoint.component(name),
+            tokenizer_source(checkpoint, name, config.tokenizer, pad),
+            taken,
+            dtype,
+            device,
+            config.quantize_text_encoders,
         )
         for (name, taken), pad in zip(states.items(), pads)
     ]
@@ -87,7 +92,9 @@ def assemble(
         family=family,
         latents=latent_spec(family, unet, vae, prediction),
         process=noise_process(checkpoint.scheduler, prediction, zero_snr, device),
-        unet=LazyModule(lambda: load_unet(unet, dtype, device, config.attention)),
+        unet=LazyModule(
+            lambda: load_unet(unet, dtype, device, config.attention, config.quantize_base, config.blocks_to_swap)
+        ),
         unet_component=unet,
         images=ImageCoder(vae, torch.float32 if config.no_half_vae else dtype, device),
         prompts=prompts,

@@ -10,8 +10,12 @@ import torch
 from torch import nn
 
 from library.core.errors import UserError
+from library.models.attention.processor import PlainAttention
 from library.models.checkpoint import Component
+from library.models.convolution import speed_up_small
+from library.models.offload import swap_blocks
 from library.models.original_names import without_text_model_level
+from library.models.quantised import PACKINGS
 from library.models.weights import fill
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -53,11 +57,22 @@ class LazyModule(Generic[Module]):
             torch.cuda.empty_cache()
 
 
-def load_unet(component: Component, dtype: torch.dtype, device: torch.device, attention: str) -> nn.Module:
+def load_unet(
+    component: Component,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    quantised: str,
+    blocks_to_swap: int | None,
+) -> nn.Module:
     """diffusers' UNet2DConditionModel with its weights.
 
+    Args:
+        quantised: "none", or how the weights are packed.
+        blocks_to_swap: transformer blocks whose weights wait on the CPU.
+
     Raises:
-        UserError: the weights do not fit, or xformers is asked for and cannot be used.
+        UserError: the weights do not fit, xformers is asked for and cannot be used, or there are not so many blocks.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -68,9 +83,18 @@ def load_unet(component: Component, dtype: torch.dtype, device: torch.device, at
         component.weights,
         dtype,
         device,
+        packing=PACKINGS.get(quantised),
+        home=torch.device("cpu") if blocks_to_swap else None,
+        memory_format=torch.channels_last,
     )
+    if device.type == "cpu" and dtype == torch.bfloat16 and quantised == "none":
+        speed_up_small(unet)
+    if blocks_to_swap:
+        swap_blocks(unet, blocks_to_swap, device)
     if attention == "xformers":
         unet.enable_xformers_memory_efficient_attention()
+    else:
+        unet.set_attn_processor(PlainAttention(compiles=attention == "auto"))
     return unet
 
 
@@ -83,14 +107,25 @@ def load_vae(component: Component, dtype: torch.dtype, device: torch.device) -> 
     )
 
 
-def load_text_encoder(component: Component, projected: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """transformers' CLIPTextModel, or the one with a projection, with its weights."""
+def load_text_encoder(
+    component: Component, projected: bool, dtype: torch.dtype, device: torch.device, quantised: str
+) -> nn.Module:
+    """transformers' CLIPTextModel, or the one with a projection, with its weights.
+
+    Args:
+        quantised: "none", or how the weights are packed.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     architecture: Any = CLIPTextModelWithProjection if projected else CLIPTextModel
     config = CLIPTextConfig(**{**component.config, "attention_dropout": 0.0})
     return fill(
-        _without_memory(lambda: architecture(config)), component.weights, dtype, device, without_text_model_level
+        _without_memory(lambda: architecture(config)),
+        component.weights,
+        dtype,
+        device,
+        without_text_model_level,
+        PACKINGS.get(quantised),
     )
 
 
@@ -110,23 +145,6 @@ def check_xformers(device: torch.device) -> None:
         raise UserError(
             f"attention = 'xformers' needs a CUDA GPU; this run is on '{device.type}'. Leave the setting out."
         )
-
-
-def checkpoint_unet(unet: Any) -> None:
-    """Recompute the UNet's activations in the backward pass."""
-    unet.enable_gradient_checkpointing()
-
-
-def checkpoint_text_encoder(encoder: Any) -> None:
-    """Recompute the encoder's activations in the backward pass.
-
-    transformers does so only for layers in training mode. Their dropouts are children, and stay in eval mode.
-    """
-    # transformers 5 calls it activation checkpointing, 4 gradient checkpointing
-    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    for layer in getattr(encoder, "text_model", encoder).encoder.layers:
-        layer.training = True
 
 
 def _without_memory(build: Callable[[], Module]) -> Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from library.config.schema.model import ModelConfig
@@ -10,6 +12,8 @@ from library.models.assembly import assemble, clip_encoders, open_recognised
 from library.models.base import DiffusionModel
 from library.models.text import ClipStates
 from library.models.tokenizers import CLIP_EOS, OPEN_CLIP_PAD
+
+log = logging.getLogger("dojo")
 
 
 @MODEL_FAMILIES.register("sd")
@@ -23,6 +27,12 @@ class StableDiffusion:
             UserError: the model cannot be found or read, or contradicts the config.
         """
         checkpoint, family = open_recognised(config, dtype)
+        if family == "sd2" and config.clip_skip not in (None, 1):
+            log.warning(
+                "SD 2.x was trained on the last layer but one of its text encoder, and its files hold no layer after that: "
+                "clip_skip = %s reads one from further inside, which the model does not know. Leave clip_skip out.",
+                config.clip_skip,
+            )
         states = {"text_encoder": ClipStates(layer=config.clip_skip or 1, normed=True, pooled=False)}
         pad = OPEN_CLIP_PAD if family == "sd2" else CLIP_EOS
         prompts = clip_encoders(checkpoint, config, states, [pad], dtype, device)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from library.core.errors import UserError
+from library.models.quantised import Packing, fill_quantised, quantisable, quantise
 
 GROUP_BYTES = 128 << 20
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -135,29 +137,50 @@ def fill(
     dtype: torch.dtype,
     device: torch.device,
     canonical: Callable[[str], str] = lambda name: name,
+    packing: Packing | None = None,
+    home: torch.device | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Module:
     """Give a module that was built without memory its weights; it comes back frozen and in eval mode.
 
     Args:
+        dtype: type of the weights, but for those that are packed.
+        device: where the weights are packed and, unless `home` says otherwise, kept.
         canonical: maps the module's names and those of `weights` to one spelling.
+        packing: how weights are packed, each as soon as it is read, so that they are never all there whole.
+        memory_format: order in memory of the convolutions' weights.
 
     Raises:
         UserError: tensors are missing, left over, or of another shape than the module's.
     """
+    home = home or device
     names = {canonical(name): name for name in module.state_dict()}
+    _check_fit(module, weights, names, canonical)
+    layers = {} if packing is None else {f"{path}.weight": layer for path, layer in quantisable(module)}
+    if packing is not None:
+        for layer in layers.values():  # all room at once: between what comes and goes it would leave holes
+            quantise(layer, packing, packing.empty(layer.weight.shape, home))
     state: dict[str, Tensor] = {}
-    surplus: list[str] = []
-    for stored, tensor in read_tensors(weights):
+    turned = {stored for stored in weights if memory_format == torch.channels_last and _is_turned(stored)}
+    # apart from the others, which may keep their mapping, so that theirs is given back
+    for stored, tensor in chain(read_tensors(turned), read_tensors(weights.keys() - turned)):
         for placement in weights[stored]:
-            name = names.get(canonical(placement.name))
-            if name is None:
-                surplus.append(placement.name)
-                continue
+            name = names[canonical(placement.name)]
             value = tensor if placement.transform is None else placement.transform(tensor)
-            state[name] = value.to(device=device, dtype=dtype).contiguous()
-    _check_fit(module, state, surplus, next(iter(weights)).file if weights else None)
-    module.load_state_dict(state, assign=True)
-    return module.to(device=device).requires_grad_(False).eval()
+            if packing is not None and name in layers:
+                fill_quantised(layers[name], packing.pack(value.to(device, torch.float32)))
+            else:
+                value = value.to(device=home, dtype=dtype)
+                state[name] = value.contiguous(
+                    memory_format=memory_format if stored in turned else torch.contiguous_format
+                )
+    module.load_state_dict(state, assign=True, strict=False)  # what is packed is in its place already
+    return module.to(device=home).requires_grad_(False).eval()
+
+
+def _is_turned(stored: StoredTensor) -> bool:
+    """Whether the order of the channels in memory matters: not for 1x1 convolutions."""
+    return len(stored.shape) == 4 and stored.shape[2:] != (1, 1)
 
 
 def fingerprint(weights: Weights) -> str:
@@ -188,16 +211,23 @@ def _groups(tensors: Iterable[StoredTensor]) -> Iterator[list[StoredTensor]]:
         yield group
 
 
-def _check_fit(module: nn.Module, state: Mapping[str, Tensor], surplus: list[str], file: Path | None) -> None:
+def _check_fit(module: nn.Module, weights: Weights, names: Mapping[str, str], canonical: Callable[[str], str]) -> None:
+    """Compare the headers with the module; nothing is read.
+
+    Args:
+        names: canonical name -> the module's.
+    """
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    problems = [f"lacks '{name}'" for name in expected if name not in state]
-    problems += [f"has a surplus '{name}'" for name in surplus]
+    found = {names.get(canonical(name), name): shape for name, shape in placed_shapes(weights).items()}
+    problems = [f"lacks '{name}'" for name in expected if name not in found]
+    problems += [f"has a surplus '{name}'" for name in found if name not in expected]
     problems += [
-        f"has '{name}' of shape {tuple(value.shape)} where {expected[name]} is needed"
-        for name, value in state.items()
-        if tuple(value.shape) != expected[name]
+        f"has '{name}' of shape {shape} where {expected[name]} is needed"
+        for name, shape in found.items()
+        if shape != expected.get(name, shape)
     ]
     if problems:
+        file = next(iter(weights)).file if weights else None
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise UserError(
             f"the weights of {type(module).__name__} in '{file}' do not fit: the file {listed}. "

@@ -58,14 +58,21 @@ CONTRADICTIONS = [
     ('output_name = "a."', "expected a file name"),
     ('output_dir = "model.safetensors"', "this is a file, not a folder"),
     ('logging_dir = "model.safetensors"', "this is a file, not a folder"),
+    ("blocks_to_swap = 4", "blocks_to_swap needs gradient_checkpointing = true"),
+    ("blocks_to_swap = 4\ngradient_checkpointing = 'selective'", "blocks_to_swap needs gradient_checkpointing = true"),
+    ("blocks_to_swap = 4\ngradient_checkpointing = true\ntorch_compile = true", "leave one of them out"),
+    ("gradient_checkpointing = 'selective'\ntorch_compile = true", "has no place beside it"),
+    (
+        "base_weights = 'model.safetensors'\nquantize_base = 'int8'",
+        "base_weights cannot be merged into quantised weights",
+    ),
     ('network_module = "nonesuch_package.lora"', 'no package "nonesuch_package" is installed'),
     ('optimizer_type = "nonesuch_package.Adam"', 'no package "nonesuch_package" is installed'),
 ]
 
 WARNED = [
+    ("quantize_text_encoders = 'int8'\ncache_text_encoder_outputs = true\ntext_encoder_lr = 0", "saves nothing with"),
     ("zero_terminal_snr = true", "zero_terminal_snr is meant for models that predict v"),
-    ("v2 = true\nclip_skip = 2", "clip_skip = 2 reads one from further inside"),
-    ("model_family = 'sd2'\nclip_skip = 3", "Leave clip_skip out. [clip_skip: my.toml:2; model_family: my.toml:1]"),
 ]
 
 
@@ -95,6 +102,7 @@ def test_what_is_probably_not_meant_warns(load: Load, text: str, message: str) -
         "v2 = true\nclip_skip = 1",
         "enable_bucket = true\nbucket_no_upscale = true\nresolution = 2048",
         'vae = "owner/name"\ntokenizer = "pictures"',
+        "fp8_base = true\nfp8_base_unet = true\nblocks_to_swap = 8\ngradient_checkpointing = true",
         "prior_prediction_rate = 0.1\ntrigger_word = 'x'",
         "validate_every_n_steps = 10\nvalidation_split = 0.1",
         'output_name = "Ångström (v1.2) 🥋"',

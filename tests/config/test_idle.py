@@ -67,6 +67,7 @@ IN_VAIN = [
     ("sample_every_n_epochs = 5", "without sample_prompts", "sample_prompts = 'prompts.txt'"),
     ("sample_sampler = 'euler'", "without sample_prompts", "sample_prompts = 'prompts.txt'\nsample_at_first = true"),
     ("sample_prompts = 'prompts.txt'", NO_PICTURE, "sample_every_n_steps = 5"),
+    ("dynamo_backend = 'eager'", "has no effect without torch_compile", "torch_compile = true"),
 ]
 
 # (settings of which one takes the other's effect away, what is said)
@@ -96,6 +97,7 @@ AGAINST_EACH_OTHER = [
         "logging_dir = 'l'\nlog_prefix = 'p'\nlog_tracker_name = 't'\nlog_every_n_steps = 5\nlog_with = 'none'",
         "logging_dir, log_prefix, log_tracker_name and log_every_n_steps have no effect with log_with",
     ),
+    ("torch_compile = true\ndynamo_backend = 'no'", 'torch_compile has no effect with dynamo_backend = "no"'),
     ("persistent_data_loader_workers = true", "workers always live as long as the run"),
     (TABLE.format(dataset="", subset=""), f"train_data_dir {LEFT_TO_TABLES}"),
 ]

@@ -197,6 +197,30 @@ def test_of_an_option_given_twice_on_the_command_line_the_last_counts(load: Load
     assert load("", "--seed", "1", "--seed", "2").config.training.seed == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "argv", "value"),
+    [
+        ("gradient_checkpointing = true", [], True),
+        ("gradient_checkpointing = 'selective'", [], "selective"),
+        ("gradient_checkpointing = 'selective'", ["--no_gradient_checkpointing"], False),
+        ("", ["--gradient_checkpointing"], True),
+        ("", ["--gradient_checkpointing", "selective"], "selective"),
+    ],
+)
+def test_a_switch_with_a_third_position(load: Load, text: str, argv: list[str], value: bool | str) -> None:
+    assert load(text, *argv).config.training.gradient_checkpointing == value
+
+
+def test_a_switch_has_no_fourth_position(load: Load) -> None:
+    (message,) = mistakes(load, "gradient_checkpointing = 'partly'")
+    assert message.endswith('expected true or false or "selective".')
+
+
+def test_fp8_base_is_a_way_to_quantise(load: Load) -> None:
+    assert load("fp8_base = true").config.model.quantize_base == "fp8"
+    assert load("fp8_base = false\nquantize_base = 'int8'").config.model.quantize_base == "int8"
+
+
 def test_an_option_can_be_unset(load: Load) -> None:
     text = "min_snr_gamma = 5.0\nsave_every_n_steps = 100\n"
     loaded = load(text, "--min_snr_gamma", "None", "--save_every_n_steps=")

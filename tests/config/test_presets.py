@@ -26,7 +26,7 @@ REAL = [
 
 def test_the_presets_are_all_there() -> None:
     assert {"character", "fighting_style", "hires"} <= set(RECIPES)
-    assert set(TIERS) == {f"memory/{tier}" for tier in ("6gb", "8gb", "12gb", "24gb", "cpu")}
+    assert set(TIERS) == {f"memory/{tier}" for tier in ("4gb", "6gb", "8gb", "12gb", "24gb", "cpu")}
     assert {f"styles/{style}" for style in TRIGGERS} <= set(RECIPES)
 
 

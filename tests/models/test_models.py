@@ -129,7 +129,7 @@ def test_gradients_are_the_same_with_checkpointing_and_less_is_kept(tiny, load, 
     for checkpointing in (False, True):
         model = load(tiny(family, "folder"))
         if checkpointing:
-            model.enable_gradient_checkpointing()
+            model.enable_gradient_checkpointing(selective=False, random=False)
         hosts = model.hosts(["unet", "text_encoders"])
         trained = [hosts["te1"].get_input_embeddings().weight, hosts["unet"].conv_in.weight]
         for parameter in trained:
@@ -208,7 +208,7 @@ def test_parts_load_when_used_and_can_be_released(tiny, load, family, monkeypatc
 
 def test_a_released_unet_comes_back_with_checkpointing(tiny, load):
     model = load(tiny("sd15", "folder"))
-    model.enable_gradient_checkpointing()
+    model.enable_gradient_checkpointing(selective=False, random=False)
     before = model.hosts(["unet"])["unet"]
     model.release("unet")
     after = model.hosts(["unet"])["unet"]
@@ -222,11 +222,14 @@ def test_fingerprints_follow_weights_and_settings(tiny, load):
 
     assert of("vae") == of("vae", clip_skip=2)
     assert of("text_encoders") == of("text_encoders", no_half_vae=True)
+    assert of("text_encoders") == of("text_encoders", quantize_base="nf4")
     different = [
         of("text_encoders"),
         of("text_encoders", clip_skip=2),
         of("text_encoders", max_token_length=150),
         of("text_encoders", weighted_captions=True),
+        of("text_encoders", quantize_text_encoders="int8"),
+        of("text_encoders", quantize_text_encoders="nf4"),
         of("text_encoders", dtype=torch.bfloat16),
         of("text_encoders", "sd2_v"),
     ]
@@ -253,6 +256,10 @@ class OverflowingVae:
 
     def parameters(self):
         return self.vae.parameters()
+
+    def to(self, **layout):
+        self.vae.to(**layout)
+        return self
 
     def encode(self, pixels_BCHW):
         encoded = self.vae.encode(pixels_BCHW)
@@ -325,3 +332,12 @@ def test_clip_skip_is_not_ignored_silently_for_sdxl(tiny, load, caplog):
         assert not caplog.records
         load(tiny("sdxl", "folder"), clip_skip=1)
     assert "clip_skip = 1 has no effect" in caplog.text
+
+
+def test_clip_skip_warns_for_a_recognised_sd2(tiny, load, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(tiny("sd2_v", "folder"), clip_skip=1)
+        load(tiny("sd15", "folder"), clip_skip=2)
+        assert not caplog.records
+        load(tiny("sd2_v", "folder"), clip_skip=2)
+    assert "clip_skip = 2 reads one from further inside" in caplog.text

@@ -7,6 +7,8 @@ from typing import Literal
 
 from library.config.schema.fields import option
 
+Quantised = Literal["none", "fp8", "int8", "nf4"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -33,10 +35,19 @@ class ModelConfig:
     """Read `(tag:1.2)` in captions as emphasis."""
     zero_terminal_snr: bool = False
     """Rescale the noise schedule so that the last timestep is pure noise (Lin et al. 2023). Meant for v-prediction."""
-    attention: Literal["sdpa", "xformers"] = "sdpa"
-    """How attention is computed. `xformers = true` and `sdpa = true` are understood too."""
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    """How attention is computed: sdpa by PyTorch, xformers by that package (`sdpa = true`, `xformers = true` are understood too).
+    auto is sdpa, but on a processor with AVX512-BF16 and in bf16 a kernel of our own, where a C compiler is there to build it."""
     no_half_vae: bool = False
     """Keep the VAE in fp32 whatever the precision of the rest."""
+    quantize_base: Quantised = "none"
+    """Keep the UNet's frozen weights in fewer bits, a half (int8, fp8) or a quarter (nf4) of their size, and unpack each when
+    it is used: less memory, somewhat slower. int8 is the most exact, nf4 the smallest. `fp8_base = true` is fp8."""
+    quantize_text_encoders: Quantised = "none"
+    """The same for the text encoders. Of use only where they stay in memory: where they are trained, or their outputs not cached."""
+    blocks_to_swap: int | None = option(None, minimum=1, zero_is_unset=True)
+    """Transformer blocks of the UNet (SD 1.x and 2.x have 16, SDXL 70) whose weights wait in the CPU's memory and come to the
+    GPU for the time of their use. Needs gradient_checkpointing."""
 
 
 def _token_length(value: object) -> int | None:

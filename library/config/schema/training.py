@@ -19,8 +19,9 @@ class TrainingConfig:
     """Epochs; overrides max_train_steps."""
     gradient_accumulation_steps: int = option(1, minimum=1)
     """Batches summed into one optimizer update."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Recompute activations in the backward pass: less memory, about a third more time. "selective" recomputes only norms,
+    activation functions and gates, which takes little time, and saves less."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Type of the frozen model and the activations. The network's own weights stay fp32."""
     seed: int | None = option(None, minimum=0)
@@ -29,6 +30,15 @@ class TrainingConfig:
     """Largest norm of the gradient; it is scaled down to this. 0 leaves it alone."""
     ema_decay: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Keep a running average of the LoRA's weights with this decay (0.999), and save the average."""
+    cuda_graphs: bool = True
+    """On a CUDA GPU, record the forward and backward pass once for each shape of batch and replay it: the host then launches
+    one thing instead of thousands. Each recording is checked against an ordinary pass; where one cannot be made, the
+    run says why and trains without. Costs memory about as large as the activations while both kinds of pass are in use."""
+    torch_compile: bool = False
+    """Compile the UNet's repeated blocks (minutes at the first run; what was compiled is kept for the next one). Shapes are
+    compiled one by one, so it suits few buckets."""
+    dynamo_backend: Literal["no", "inductor", "aot_eager", "eager"] = "inductor"
+    """What compiles under torch_compile. aot_eager and eager only trace, for finding faults."""
 
 
 @dataclass(frozen=True)

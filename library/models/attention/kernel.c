@@ -35,10 +35,12 @@ typedef struct {
 INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 INLINE float widen(bf16 x) { uint32_t bits = (uint32_t)x << 16; float f; memcpy(&f, &bits, 4); return f; }
 
-static void *block(int64_t bytes) {
-    void *memory = aligned_alloc(64, padded(bytes, 64));
-    if (memory) memset(memory, 0, padded(bytes, 64));
-    return memory;
+static void *block(int64_t bytes) { return aligned_alloc(64, padded(bytes, 64)); }
+
+/* For what is padded: a zero adds nothing, whatever it meets. */
+static void *zeros(int64_t bytes) {
+    void *memory = block(bytes);
+    return memory ? memset(memory, 0, padded(bytes, 64)) : memory;
 }
 
 /* 2^x, x <= 0: Taylor's series of 2^f around the nearest integer, relative error below 3e-6. */
@@ -142,9 +144,9 @@ static int forward_span(const Shape *s, int64_t head, int64_t first, int64_t end
                         float *lse) {
     const int64_t S = s->S, D = s->D, P = padded(D, LANES), padded_S = padded(S, TILE), width = s->heads * D;
     const int64_t at_q = start_of(s, head, s->T), at_k = start_of(s, head, S);
-    pair *columns = block(padded_S * D * 2), *values = block(padded_S * P * 2), *probabilities = block(ROWS * KEYS * 2);
+    pair *columns = zeros(padded_S * D * 2), *values = zeros(padded_S * P * 2), *probabilities = zeros(ROWS * KEYS * 2);
     float *scores = block(ROWS * KEYS * 4), *sums = block(ROWS * P * 4);
-    bf16 *rows = block(ROWS * D * 2);
+    bf16 *rows = zeros(ROWS * D * 2);
     int failed = !columns || !values || !probabilities || !scores || !sums || !rows;
     if (!failed) {
         pack_columns(k + at_k, width, S, D, columns);
@@ -201,12 +203,12 @@ static int backward_head(const Shape *s, int64_t head, const bf16 *q, const bf16
                          const float *lse, bf16 *grad_q, bf16 *grad_k, bf16 *grad_v) {
     const int64_t T = s->T, S = s->S, D = s->D, P = padded(D, LANES), width = s->heads * D;
     const int64_t padded_T = padded(T, ROWS), padded_S = padded(S, TILE), at_q = start_of(s, head, T), at_k = start_of(s, head, S);
-    bf16 *q_rows = block(padded_T * D * 2), *g_rows = block(padded_T * D * 2), *ds_rows = block(ROWS * KEYS * 2);
-    pair *q_pairs = block(padded_T * P * 2), *g_pairs = block(padded_T * P * 2), *k_pairs = block(padded_S * P * 2);
-    pair *k_columns = block(padded_S * D * 2), *v_columns = block(padded_S * D * 2);
+    bf16 *q_rows = zeros(padded_T * D * 2), *g_rows = zeros(padded_T * D * 2), *ds_rows = block(ROWS * KEYS * 2);
+    pair *q_pairs = zeros(padded_T * P * 2), *g_pairs = zeros(padded_T * P * 2), *k_pairs = zeros(padded_S * P * 2);
+    pair *k_columns = zeros(padded_S * D * 2), *v_columns = zeros(padded_S * D * 2);
     pair *p_pairs = block(ROWS * KEYS * 2), *ds_pairs = block(ROWS * KEYS * 2);
     float *scores = block(ROWS * KEYS * 4), *dp = block(ROWS * KEYS * 4), *delta = block(padded_T * 4), *level = block(padded_T * 4);
-    float *dq = block(padded_T * P * 4), *dk = block(KEYS * P * 4), *dv = block(KEYS * P * 4);
+    float *dq = zeros(padded_T * P * 4), *dk = block(KEYS * P * 4), *dv = block(KEYS * P * 4);
     void *all[] = {q_rows, g_rows, ds_rows, q_pairs, g_pairs, k_pairs, k_columns, v_columns, p_pairs, ds_pairs, scores, dp, delta, level, dq, dk, dv};
     int failed = 0;
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) failed |= !all[i];
