@@ -27,6 +27,7 @@ NEEDED = [
     "numpy>=1.26",
     "pillow>=11",
     "tqdm>=4.66",
+    "psutil>=5.9",
     "instant-clip-tokenizer>=0.1.1",  # CLIP's vocabulary, for single-file models without network
 ]
 EXTRAS = {

@@ -1,6 +1,6 @@
 """Pictures encoded in a second: ours against decoding and encoding them one by one, in turns in one process.
 
-    python benchmarks/caching.py --work /tmp/full_size --resolution 512 --batch 2 --dtype bf16
+    python -m benchmarks.caching --work /tmp/full_size --resolution 512 --batch 2 --dtype bf16
 
 Both sides read the same PNG files of twice the resolution, use the same VAE of Stable Diffusion 1.5 with random weights, and leave
 a file for each picture. The reference works as sd-scripts does with a batch of one: open, resize, encode, save, one after another.
@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks import ROOT
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -1,6 +1,6 @@
 """Train full-size Stable Diffusion with random weights for ten steps, from a folder and from a single file.
 
-    python benchmarks/full_size.py --family sd15 --resolution 256 --work /tmp/full_size
+    python -m benchmarks.full_size --family sd15 --resolution 256 --work /tmp/full_size
 
 Prints for each: seconds from the command to the end, seconds a step, and the peak resident memory of the training process.
 The pictures are drawn by the demo's code; the models are made once and kept in `--work`.
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import ROOT
 
 
 def main() -> None:
@@ -34,15 +34,14 @@ def main() -> None:
         print(layout, json.dumps(train(arguments, model, pictures)), flush=True)
 
 
-def draw_pictures(folder: Path, resolution: int) -> Path:
-    """Four captioned pictures of fighters."""
-    sys.path.insert(0, str(ROOT))
+def draw_pictures(folder: Path, resolution: int, count: int = 4) -> Path:
+    """Captioned pictures of fighters."""
     from library.demo.captions import caption
     from library.demo.drawing import draw
     from library.demo.look import random_look
 
     folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(4):
+    for seed in range(count):
         look = random_look(seed)
         draw(look, resolution).save(folder / f"{seed}.png")
         (folder / f"{seed}.txt").write_text(caption(look), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Peak memory of loading a full-size model, against its size in the wanted type.
 
-    python benchmarks/load_memory.py --family sd15
+    python -m benchmarks.load_memory --family sd15
 
 Writes models with random weights (folder and single file, fp32 and fp16), loads every part of each in a process of its
 own, and reports the highest resident memory above that of the interpreter with its libraries.

@@ -1,6 +1,6 @@
 """The peak memory that a run tells beforehand, against what it then takes.
 
-    python benchmarks/memory.py --work /tmp/full_size
+    python -m benchmarks.memory --work /tmp/full_size
 
 Trains full-size SD 1.5 with random weights for two steps, once for each case, with the real entry point. Printed: the estimate,
 the highest resident memory of the process (on a GPU this benchmark has nothing to compare with: use a CPU), and the ratio.
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import sides
+from benchmarks import ROOT, sides
 from benchmarks.full_size import draw_pictures
 
 CASES: Mapping[str, Mapping[str, str]] = {
@@ -48,10 +48,10 @@ def main() -> None:
 def train(work: Path, options: dict[str, str], steps: int) -> tuple[re.Match[str], float]:
     """One run; what it told, and its highest resident memory in GiB."""
     workload = workload_of(work, options)
-    command = [sys.executable, str(sides.ROOT / "train_network.py"), *sides.command_line(workload)]
+    command = [sys.executable, str(ROOT / "train_network.py"), *sides.command_line(workload)]
     command += ["--max_train_steps", str(steps), "--cache_latents_to_disk", "false"]
     command += [word for key, value in options.items() for word in (f"--{key}", value)]
-    process = subprocess.Popen(command, cwd=sides.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -68,7 +68,7 @@ def workload_of(work: Path, options: Mapping[str, str]) -> sides.Workload:
     if not model.exists():
         words = ["--family", "sd15", "--format", "folder", "--dtype", model.name.removeprefix("sd15-")]
         tool = [sys.executable, "-m", "library.models.random_weights", *words, "--out", str(model)]
-        subprocess.run(tool, cwd=sides.ROOT, check=True)
+        subprocess.run(tool, cwd=ROOT, check=True)
     pictures = work / "pictures-256"
     if not pictures.exists():
         draw_pictures(pictures, 256)

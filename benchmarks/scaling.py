@@ -1,6 +1,6 @@
 """How much faster several processes train than one, at the same batch in each.
 
-    python benchmarks/scaling.py --processes 2
+    python -m benchmarks.scaling --processes 2
 
 Runs `train_network.py` on the CPU with the demo model, each process on cores of its own: one process alone; as many separate
 runs side by side, which share the machine but tell one another nothing; and one run of all of them, which sum their gradients
@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import ROOT
 
 
 def main() -> None:

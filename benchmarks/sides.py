@@ -6,7 +6,6 @@ cached latents and text. Ours goes through the entry script's own parts, up to t
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 """What sd-scripts puts LoRA on: 192 modules of SD 1.5, 722 of SDXL."""
@@ -225,4 +223,6 @@ def peak_memory() -> int:
     """The highest memory of this process so far, in bytes: of the GPU where there is one, else resident (Linux)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    import resource  # not on Windows
+
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,6 @@
 """Time from the command to the end of the first step, line by line of train_network.py, with empty and with full caches.
 
-    python benchmarks/startup.py --work /tmp/full_size --repetitions 3 [--launch] [--reference]
+    python -m benchmarks.startup --work /tmp/full_size --repetitions 3 [--launch] [--reference]
 
 `--launch` goes through `accelerate launch`; `--reference` times a plain script of diffusers and peft that does the same. Sides take
 turns in every repetition; printed are medians in seconds. The model has random weights in the run's type and is made once.
@@ -20,7 +20,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import ROOT
+from benchmarks.full_size import draw_pictures
+
 MARK = "MARKS "
 WHOLE = "to the end of the first step"
 
@@ -62,50 +64,34 @@ def parse() -> argparse.Namespace:
 
 def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Model and pictures, made where they are not there yet."""
-    sys.path.insert(0, str(ROOT))
-    from library.demo.captions import caption
-    from library.demo.drawing import draw
-    from library.demo.look import random_look
-
-    model = arguments.work / "sd15-bf16"
+    model = (arguments.work / "sd15-bf16").absolute()
     if not model.exists():
         command = ["--family", "sd15", "--format", "folder", "--dtype", "bf16", "--out", str(model)]
         subprocess.run([sys.executable, "-m", "library.models.random_weights", *command], cwd=ROOT, check=True)
-    pictures = arguments.work / f"startup-pictures-{arguments.resolution}-{arguments.pictures}"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for seed in range(arguments.pictures):
-        look = random_look(seed)
-        draw(look, arguments.resolution).save(pictures / f"{seed}.png")
-        (pictures / f"{seed}.txt").write_text(caption(look), encoding="utf-8")
-    return model, pictures
+    folder = arguments.work / f"startup-pictures-{arguments.resolution}-{arguments.pictures}"
+    return model, draw_pictures(folder.absolute(), arguments.resolution, arguments.pictures)
 
 
 def launcher(accelerate: bool) -> list[str]:
+    """This script in a process of its own."""
     start = [str(Path(sys.executable).with_name("accelerate")), "launch"] if accelerate else [sys.executable]
-    return [*start, str(Path(__file__).resolve())]
+    return [*start, "-m", "benchmarks.startup"]
 
 
 def flags(arguments: argparse.Namespace, model: Path, pictures: Path, cache: Path) -> list[str]:
     """The options of the run."""
-    options = {
-        "pretrained_model_name_or_path": model,
-        "train_data_dir": pictures,
-        "resolution": arguments.resolution,
-        "max_train_steps": 1,
-        "network_dim": 32,
-        "network_train_unet_only": "true",
-        "cache_latents": "true",
-        "cache_latents_to_disk": "true",
-        "cache_text_encoder_outputs": "true",
-        "cache_text_encoder_outputs_to_disk": "true",
-        "mixed_precision": "bf16",
-        "optimizer_type": "AdamW",
-        "learning_rate": 1e-4,
-        "seed": 0,
-        "output_dir": arguments.work / "startup-output",
-        "cache_dir": cache,
-    }
-    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    from benchmarks.sides import Workload, command_line  # imports torch, which the timed process must not do early
+
+    once = [
+        "--max_train_steps",
+        "1",
+        "--cache_text_encoder_outputs_to_disk",
+        "true",
+        "--cache_dir",
+        str(cache.absolute()),
+    ]
+    output = arguments.work.absolute() / "startup-output"
+    return command_line(Workload(model, pictures, output, arguments.resolution, options=once))
 
 
 def timed(command: list[str]) -> dict[str, float]:
@@ -154,7 +140,6 @@ def run_marked(argv: list[str]) -> None:
     """train_network.py with a mark after each statement of its `main`."""
     file = ROOT / "train_network.py"
     sys.argv = [str(file), *argv]
-    sys.path.insert(0, str(ROOT))
     marks = Marks()
     marks("launcher and interpreter")
     tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import sides
+from benchmarks import ROOT, sides
 from benchmarks.full_size import draw_pictures
 
 
@@ -72,7 +72,7 @@ def workload_of(arguments: argparse.Namespace, make: bool = False) -> sides.Work
         draw_pictures(pictures, arguments.resolution)
         if not model.exists():
             words = ["--family", arguments.family, "--format", "folder", "--dtype", stored, "--out", str(model)]
-            subprocess.run([sys.executable, "-m", "library.models.random_weights", *words], cwd=sides.ROOT, check=True)
+            subprocess.run([sys.executable, "-m", "library.models.random_weights", *words], cwd=ROOT, check=True)
     return sides.Workload(
         model=model,
         pictures=pictures,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-
-ONEDNN = torch.backends.mkldnn.is_available()
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+"""oneDNN's product, where this PyTorch has it."""
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -72,8 +72,8 @@ def low_rank_pointwise(
 
 def _linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """F.linear; on the CPU in fp32 through oneDNN, since MKL, PyTorch's choice there, is far slower on AMD's processors."""
-    if x_NI.device.type == "cpu" and x_NI.dtype == torch.float32 and ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(x_NI, weight_OI, bias_O, "none", [], "")
+    if x_NI.device.type == "cpu" and x_NI.dtype == torch.float32 and ONEDNN_LINEAR is not None:
+        return ONEDNN_LINEAR(x_NI, weight_OI, bias_O, "none", [], "")
     return F.linear(x_NI, weight_OI, bias_O)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from library.core.errors import UserError
-from library.models.attention.processor import PlainAttention
+from library.models.attention.processor import use_plain_attention
 from library.models.checkpoint import Component
 from library.models.convolution import speed_up_small
 from library.models.offload import swap_blocks
@@ -94,7 +94,7 @@ def load_unet(
     if attention == "xformers":
         unet.enable_xformers_memory_efficient_attention()
     else:
-        unet.set_attn_processor(PlainAttention(compiles=attention == "auto"))
+        use_plain_attention(unet, compiles=attention == "auto")
     return unet
 
 

@@ -203,10 +203,12 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
 def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
     """The items, each made in a thread of this process while the one before it is worked on; errors are raised in their turn."""
 
+    gpu = torch.cuda.current_device() if device.type == "cuda" else None
+
     def settle() -> None:
         torch.set_num_threads(1)  # a second team of threads would make the step's own sleep and wake at every operator
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # belongs to a thread; page-locked memory is asked from it
+        if gpu is not None:
+            torch.cuda.set_device(gpu)  # belongs to a thread; page-locked memory is asked from it
 
     with ThreadPoolExecutor(max_workers=1, initializer=settle) as thread:
         following: Future[T | None] = thread.submit(next, items, None)

@@ -9,9 +9,10 @@ import math
 import pytest
 import torch
 
+from library.core.errors import UserError
 from library.models.attention import compiled
 from library.models.attention.compiled import compiled_attention, suits
-from library.models.attention.processor import PlainAttention
+from library.models.attention.processor import PlainAttention, use_plain_attention
 
 needs_kernel = pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported() or compiled.library() is None,
@@ -91,11 +92,26 @@ def test_the_unet_predicts_and_learns_alike(tiny, load):
 
 def test_what_it_suits(monkeypatch):
     monkeypatch.setattr(compiled, "library", lambda: object())
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert suits(torch.empty(1, 5, 64, dtype=torch.bfloat16), heads=4)
-    assert not suits(torch.empty(1, 5, 64, dtype=torch.bfloat16), heads=2), "some threads would have nothing to do"
     assert not suits(torch.empty(1, 5, 64), heads=4)
     assert not suits(torch.empty(1, 5, 60, dtype=torch.bfloat16), heads=4), "the width of a head must be even"
+    assert not suits(torch.empty(1, 5, 64, dtype=torch.bfloat16, device="meta"), heads=4)
+
+
+@needs_kernel
+@pytest.mark.parametrize("wrong", [{"dtype": torch.float32}, {"size": (2, 9, 16)}, {"size": (1, 9, 8)}])
+def test_tensors_that_do_not_belong_together_are_not_read(wrong):
+    q = torch.zeros(1, 9, 16, dtype=torch.bfloat16)
+    other = torch.zeros(wrong.get("size", (1, 9, 16)), dtype=wrong.get("dtype", torch.bfloat16))
+    with pytest.raises(AssertionError):
+        compiled_attention(q, other, other, 2)
+
+
+def test_attention_that_does_more_is_refused(tiny, load):
+    unet = load(tiny("sd15", "folder")).hosts(["unet"])["unet"]
+    unet.mid_block.attentions[0].transformer_blocks[0].attn1.norm_q = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"mid_block.*norm_q"):
+        use_plain_attention(unet, compiles=False)
 
 
 def test_without_a_compiler_pytorch_computes(monkeypatch, tmp_path, caplog):
@@ -105,6 +121,17 @@ def test_without_a_compiler_pytorch_computes(monkeypatch, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="dojo"):
         assert compiled.library.__wrapped__() is None
     assert "no C compiler" in caplog.text
+
+
+def test_a_user_without_a_home_gets_pytorchs_attention(monkeypatch, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(compiled.Path, "home", homeless)
+    assert compiled.library.__wrapped__() is None
+    assert "home directory" in caplog.text
 
 
 def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path, caplog):

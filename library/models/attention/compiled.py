@@ -13,10 +13,11 @@ import hashlib
 import logging
 import math
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,18 @@ from library.core.files import write_atomically
 log = logging.getLogger("dojo")
 
 SOURCE = Path(__file__).with_name("kernel.c")
-FLAGS = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma", "-fno-math-errno", "-fPIC", "-shared")
+FLAGS = (
+    "-O3",
+    "-fno-strict-aliasing",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512bf16",
+    "-mfma",
+    "-fno-math-errno",
+    "-fPIC",
+    "-shared",
+)
 COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -43,6 +55,10 @@ class Shape(ctypes.Structure):
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_BTC: Tensor, k_BSC: Tensor, v_BSC: Tensor, heads: int) -> Tensor:
+        assert q_BTC.dtype == k_BSC.dtype == v_BSC.dtype == torch.bfloat16
+        assert (
+            k_BSC.shape == v_BSC.shape == (len(q_BTC), k_BSC.shape[1], q_BTC.shape[-1]) and q_BTC.shape[-1] % heads == 0
+        )
         q, k, v = q_BTC.contiguous(), k_BSC.contiguous(), v_BSC.contiguous()
         out, lse_BHT = torch.empty_like(q), q.new_empty(q.shape[0], heads, q.shape[1], dtype=torch.float32)
         _run("attention_forward", _shape(q, k, heads), q, k, v, out, lse_BHT)
@@ -64,17 +80,17 @@ def compiled_attention(q_BTC: Tensor, k_BSC: Tensor, v_BSC: Tensor, heads: int) 
     """softmax(q kᵀ / sqrt(D)) v for each head, (B, T, C) in bf16, with C = H D.
 
     Args:
-        q_BTC, k_BSC, v_BSC: bf16, on the CPU or the meta device.
+        q_BTC, k_BSC, v_BSC: bf16, on the CPU.
     """
     result: Tensor = _Attention.apply(q_BTC, k_BSC, v_BSC, heads)
     return result
 
 
 def suits(q_BTC: Tensor, heads: int) -> bool:
-    """Whether the kernel can be used for such queries here, and has work for every thread."""
-    on_cpu = q_BTC.device.type in ("cpu", "meta") and q_BTC.dtype == torch.bfloat16
-    even = q_BTC.shape[-1] // heads % 2 == 0
-    return on_cpu and even and torch.get_num_threads() <= len(q_BTC) * heads and library() is not None
+    """Whether the kernel can be used for such queries here; not in what torch.compile traces, which cannot look into it."""
+    if torch.compiler.is_compiling() or q_BTC.device.type != "cpu" or q_BTC.dtype != torch.bfloat16:
+        return False
+    return q_BTC.shape[-1] // heads % 2 == 0 and library() is not None
 
 
 @cache
@@ -83,21 +99,31 @@ def library() -> ctypes.CDLL | None:
     if not torch.cpu._is_avx512_bf16_supported():
         return None
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    built = _folder() / f"attention-{hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]}.so"
-    if not built.exists() and compiler is None:
-        log.info("attention: no C compiler (%s) is here, so PyTorch's slower kernel is used.", ", ".join(COMPILERS))
-        return None
     try:
+        built = _folder() / f"attention-{_digest()}.so"
+        if not built.exists() and compiler is None:
+            log.info("attention: no C compiler (%s) is here, so PyTorch's slower kernel is used.", ", ".join(COMPILERS))
+            return None
         if not built.exists():
             write_atomically(built, lambda path: _build(str(compiler), path))
         return ctypes.CDLL(str(built))
-    except (subprocess.SubprocessError, OSError) as error:
-        log.warning("attention: the CPU kernel could not be built, so PyTorch's slower one is used. %s", _reason(error))
+    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+        log.warning("attention: the CPU kernel cannot be used, so PyTorch's slower one is. %s", _reason(error))
         return None
 
 
 def _folder() -> Path:
+    """
+    Raises:
+        RuntimeError: this user has no home.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora-dojo" / "kernels"
+
+
+def _digest() -> str:
+    """Of what the kernel is built from, and for: homes are shared between machines."""
+    made_of = [SOURCE.read_text(encoding="utf-8"), *FLAGS, platform.machine(), *platform.libc_ver()]
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
 
 
 def _build(compiler: str, path: Path) -> None:
@@ -117,14 +143,18 @@ def _shape(q_BTC: Tensor, k_BSC: Tensor, heads: int) -> Shape:
 
 
 def _run(name: str, shape: Shape, *tensors: Tensor) -> None:
-    """Call a function of the kernel on as many threads as PyTorch uses. Nothing is computed on the meta device."""
-    if tensors[0].device.type == "meta":
-        return
-    kernel, following = library(), ctypes.c_int64(0)
-    function: Callable[..., int] = getattr(kernel, name)
+    """Call a function of the kernel on as many threads as PyTorch uses, and wait for all of them."""
+    function: Callable[..., int] = getattr(library(), name)
+    following = ctypes.c_int64(0)
     arguments = [ctypes.byref(shape), ctypes.byref(following), *(ctypes.c_void_p(each.data_ptr()) for each in tensors)]
-    others = [_threads().submit(function, *arguments) for _ in range(torch.get_num_threads() - 1)]
-    if any([function(*arguments), *(other.result() for other in others)]):
+    others: list[Future[int]] = []
+    try:
+        others += (_threads().submit(function, *arguments) for _ in range(torch.get_num_threads() - 1))
+        failed = function(*arguments)
+    finally:  # an interrupt must not free the tensors under the other threads
+        following.value = shape.batch * shape.heads * shape.T
+        wait(others)
+    if failed or any(other.result() for other in others):
         raise MemoryError("attention: out of memory")
 
 

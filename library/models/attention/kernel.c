@@ -21,7 +21,7 @@ enum {
     TILE = 64,   /* keys of a packed tile */
     ROWS = 64,   /* queries of a block */
     KEYS = 512,  /* keys of a block */
-    SPAN = 1024, /* queries of a piece of the forward pass */
+    SPAN = 256,  /* queries of a piece of the forward pass */
 };
 
 typedef struct {
@@ -75,27 +75,34 @@ INLINE void product(int rows, int vectors, int add, const pair *A, int64_t a_row
         for (int v = 0; v < vectors; v++) _mm512_storeu_ps(C + r * c_row + v * LANES, sum[r][v]);
 }
 
-/* The same for any number of columns and a number of rows that 8 divides. */
+/* How many of the vectors that are left to take at once: what divides them, else four. */
+static int64_t step_of(int64_t left) {
+    for (int64_t step = 5; step > 2; step--)
+        if (left % step == 0) return step;
+    return left < 4 ? left : 4;
+}
+
+/* `product` for any number of columns and a number of rows that 8 divides; its sizes must be constants. */
 static void multiply(int64_t rows, int64_t columns, int add, const pair *A, int64_t a_row, int64_t a_k, const pair *B,
                      int64_t b_k, float *C, int64_t c_row, int64_t pairs) {
-    int64_t vectors = columns / LANES;
-    for (int64_t v = 0; v < vectors;) {
-        int64_t left = vectors - v, step = left % 5 == 0 ? 5 : left % 4 == 0 ? 4 : left % 3 == 0 ? 3 : left == 2 ? 2 : left == 1 ? 1 : 4;
-        const pair *b = B + v * LANES;
-        float *c = C + v * LANES;
-        for (int64_t r = 0; r < rows; r += step > 3 ? 4 : 8) {
-            const pair *a = A + r * a_row;
-            float *to = c + r * c_row;
-            switch (step) {
-            case 5: add ? product(4, 5, 1, a, a_row, a_k, b, b_k, to, c_row, pairs) : product(4, 5, 0, a, a_row, a_k, b, b_k, to, c_row, pairs); break;
-            case 4: add ? product(4, 4, 1, a, a_row, a_k, b, b_k, to, c_row, pairs) : product(4, 4, 0, a, a_row, a_k, b, b_k, to, c_row, pairs); break;
-            case 3: add ? product(8, 3, 1, a, a_row, a_k, b, b_k, to, c_row, pairs) : product(8, 3, 0, a, a_row, a_k, b, b_k, to, c_row, pairs); break;
-            case 2: add ? product(8, 2, 1, a, a_row, a_k, b, b_k, to, c_row, pairs) : product(8, 2, 0, a, a_row, a_k, b, b_k, to, c_row, pairs); break;
-            default: add ? product(8, 1, 1, a, a_row, a_k, b, b_k, to, c_row, pairs) : product(8, 1, 0, a, a_row, a_k, b, b_k, to, c_row, pairs);
-            }
+#define STRIPE(height, vectors)                                                                                   \
+    case vectors:                                                                                                 \
+        for (int64_t r = 0; r < rows; r += height)                                                                \
+            if (add) product(height, vectors, 1, A + r * a_row, a_row, a_k, b, b_k, c + r * c_row, c_row, pairs); \
+            else product(height, vectors, 0, A + r * a_row, a_row, a_k, b, b_k, c + r * c_row, c_row, pairs);     \
+        break;
+    for (int64_t done = 0, step; done < columns / LANES; done += step) {
+        const pair *b = B + done * LANES;
+        float *c = C + done * LANES;
+        switch (step = step_of(columns / LANES - done)) {
+            STRIPE(4, 5)
+            STRIPE(4, 4)
+            STRIPE(8, 3)
+            STRIPE(8, 2)
+            STRIPE(8, 1)
         }
-        v += step;
     }
+#undef STRIPE
 }
 
 /* Tokens as rows, contiguous: (N, D). */

@@ -10,7 +10,25 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from library.core.errors import UserError
 from library.models.attention.compiled import compiled_attention, suits
+
+
+def use_plain_attention(unet: Any, compiles: bool) -> None:
+    """Let every attention of a UNet be computed by `PlainAttention`.
+
+    Raises:
+        UserError: the UNet's attention does more than that of Stable Diffusion.
+    """
+    from diffusers.models.attention_processor import Attention
+
+    for path, attn in unet.named_modules():
+        if isinstance(attn, Attention) and (feature := _further_feature(attn)):
+            raise UserError(
+                f"the UNet's attention '{path}' has '{feature}', which Stable Diffusion's has not: is its config.json that of "
+                "another model?"
+            )
+    unet.set_attn_processor(PlainAttention(compiles))
 
 
 class PlainAttention:
@@ -35,3 +53,19 @@ class PlainAttention:
             split = [each.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for each in (q_BTC, k_BSC, v_BSC)]
             out_BTC = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
         return attn.to_out[0](out_BTC)
+
+
+def _further_feature(attn: Any) -> str | None:
+    """The name of something that this attention does and `PlainAttention` does not."""
+    further = (
+        "group_norm",
+        "spatial_norm",
+        "norm_cross",
+        "norm_q",
+        "norm_k",
+        "residual_connection",
+        "added_kv_proj_dim",
+    )
+    if attn.rescale_output_factor != 1:
+        return "rescale_output_factor"
+    return next((name for name in further if getattr(attn, name, None)), None)
