@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 
 from library.config.load import load_config
 from library.core.runtime import run_command, uncollected
@@ -46,7 +47,8 @@ def main() -> None:
     trainer = build_trainer(run, model, network, length)
     resume(run, trainer, data.fingerprint())
     observers = build_observers(run, data, trainer, length, requests)
-    fit(trainer, batches(run, data, model, length.span), length.span, observers.all)
+    with closing(observers.log):
+        fit(trainer, batches(run, data, model, length.span), length.span, observers.all)
     finish(run, model, length.span, observers, loaded.warnings)
 
 

@@ -94,6 +94,8 @@ class Algorithm(Protocol):
     """Frozen dataclass, with defaults, of what may stand in network_args besides `SizeOptions` and `RateOptions`."""
     faster: frozenset[str]
     """Names of the adapters' parameters that LoRA+ trains faster."""
+    draws_random: bool
+    """Whether the adapters draw random numbers while they train, for dropout say. A kind that does not say is taken to."""
 
     def acts_on(self, site: Site) -> bool:
         """Whether the options want an adapter here. Not asked where a file says which sites it holds."""

@@ -33,6 +33,9 @@ class Network(Protocol):
     capturable: bool
     """A pass is the same work every time: no Python decision depends on the step, on random numbers or on what the device
     computes. Only then can it be replayed as a CUDA graph."""
+    draws_random: bool
+    """A pass in training mode draws random numbers, for dropout say. Gradient checkpointing then brings back the generators'
+    state for the second time."""
 
     def attach(self, hosts: Mapping[str, nn.Module]) -> None:
         """Put the network into the hosts ("unet", "te1", "te2"); their outputs do not change until it is trained."""

@@ -42,6 +42,7 @@ class ForeignNetwork:
     """
 
     capturable = False  # what it decides in Python, module dropout for one, cannot be known
+    draws_random = True  # nor can its dropouts
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class AdapterNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
+        self.draws_random: bool = getattr(algorithm, "draws_random", True)
         self.sites: dict[str, Site] = {}
         self.adapters = nn.ModuleDict()
         self.moment = Moment()

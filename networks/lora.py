@@ -54,6 +54,7 @@ class LoRA:
 
     def __init__(self, options: LoRAOptions, network_dropout: float = 0.0) -> None:
         self.dropouts = Dropouts(network_dropout, options.rank_dropout or 0.0, options.module_dropout or 0.0)
+        self.draws_random = self.dropouts.any
 
     def acts_on(self, site: Site) -> bool:
         """Every site."""

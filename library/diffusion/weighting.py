@@ -46,7 +46,10 @@ def build_weighting(loss: LossConfig, process: NoiseProcess) -> TimestepTable:
     product_T = torch.ones_like(process.alphas_bar)
     for option, weighting in _asked_for(loss):
         weights_T = weighting(process, t_T)
-        if weights_T.shape != t_T.shape or not torch.isfinite(weights_T).all():
+        finite = weights_T.is_meta or bool(
+            torch.isfinite(weights_T).all()
+        )  # the meta device holds no values to be broken
+        if weights_T.shape != t_T.shape or not finite:
             raise UserError(
                 f"{option} gives no finite weight to some timesteps of this model, which predicts {process.prediction} "
                 f"with a last SNR of {float(process.snr(t_T[-1:])):.3g}. Choose another weighting"

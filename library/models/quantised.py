@@ -65,11 +65,9 @@ class OneScaleARow:
         return Packed((scaled if self.dtype.is_floating_point else scaled.round_()).to(self.dtype), scale)
 
     def unpack(self, packed: Packed, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """values · scale."""
+        """values · scale, rounded once."""
         values, scale = packed
-        if self.dtype.is_floating_point:  # torch multiplies no 8-bit floats
-            return values.to(dtype).mul_(scale)
-        return values * scale.to(dtype)
+        return values.to(dtype).mul_(scale)  # the values are exact in any type, so this rounds once
 
 
 class NormalFloat:

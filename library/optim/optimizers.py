@@ -41,7 +41,7 @@ class Optimizer:
     def set_factor(self, factor: float) -> None:
         """Learning rates from now on: the groups' own times `factor`. No effect where the optimizer sets its own."""
         for group, rate in zip(self.inner.param_groups, self.base_rates, strict=True):
-            if isinstance(group["lr"], Tensor):
+            if isinstance(group["lr"], Tensor):  # by an optimizer from elsewhere, which may hold on to it
                 group["lr"].fill_(rate * factor)
             elif group["lr"] is not None:
                 group["lr"] = rate * factor

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -69,7 +70,7 @@ def estimate(run: Run, length: Length, demand: Demand) -> Phase:
     phases = rehearse(run, length, demand, memory, optimizer_cost(run.config.optimizer, run.device))
     gc.collect()
     if on_gpu:
-        return max((_on_gpu(phase, run) for phase in phases), key=lambda phase: phase.total)
+        return max((_with(phase, {"CUDA": CUDA_CONTEXT}) for phase in phases), key=lambda phase: phase.total)
     resident = in_process(phases, resident_memory(), kernels.kernels * KERNEL)
     return max(resident, key=lambda phase: phase.total)
 
@@ -136,7 +137,10 @@ def described(phase: Phase, demand: Demand) -> str:
 
 def advice(run: Run, length: Length, demand: Demand, peak: Phase) -> str:
     """What would lower the peak, and how far, the most helpful first."""
-    found = [(estimate(changed, length, less).total, words) for words, changed, less in _savings(run, demand)]
+    found = []
+    for words, changed, less in _savings(run, demand):
+        with suppress(UserError):  # a setting that does not go with the others is no advice
+            found.append((estimate(changed, length, less).total, words))
     helpful = sorted((total, words) for total, words in found if total < peak.total - GIB / 20)
     if not helpful:
         return "Train at a lower resolution, or a smaller model."
@@ -168,12 +172,6 @@ def _savings(run: Run, demand: Demand) -> Iterator[tuple[str, Run, Demand]]:
         yield "cuda_graphs = false", changed("training", cuda_graphs=False), demand
     if demand.previews:
         yield "no sample_prompts", run, replace(demand, previews=0)
-
-
-def _on_gpu(phase: Phase, run: Run) -> Phase:
-    """The phase with CUDA's own memory and, where passes are recorded, the recording's beside the ordinary pass."""
-    recorded = run.config.training.cuda_graphs and phase.name == "training step" and not run.config.model.blocks_to_swap
-    return _with(phase, {"CUDA": CUDA_CONTEXT, "recorded pass": phase.parts[ACTIVATIONS] if recorded else 0})
 
 
 def _with(phase: Phase, parts: dict[str, int]) -> Phase:

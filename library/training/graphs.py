@@ -161,15 +161,20 @@ class CapturedPasses:
             return self._ordinary(batch, seed)
         before = self._gradients.clone()
         try:
-            return self._warm_up_or_record(signature, batch, seed, recorder)
+            return self._warm_up_or_record(signature, batch, seed, recorder, before)
         except RuntimeError as error:
             reason = _first_cause(error)
         self._give_up(reason)
         self._gradients.copy_(before)
         return self._ordinary(batch, seed)
 
-    def _warm_up_or_record(self, signature: Signature, batch: Batch, seed: int, recorder: Recorder) -> Tensor:
+    def _warm_up_or_record(
+        self, signature: Signature, batch: Batch, seed: int, recorder: Recorder, before: Tensor
+    ) -> Tensor:
         """
+        Args:
+            before: a copy of the gradients as they are now.
+
         Raises:
             RuntimeError: the pass cannot be recorded; the gradients are spoilt.
         """
@@ -179,7 +184,6 @@ class CapturedPasses:
         def work() -> None:
             losses.copy_(self._add_gradient(fixed, global_size))
 
-        before = self._gradients.clone()
         fill(fixed, global_size, batch)
         torch.manual_seed(seed)
         recorded_now = self._uses[signature] > WARM_UP_USES
@@ -231,20 +235,20 @@ class CapturedPasses:
             torch.cuda.empty_cache()
 
 
-def obstacle(device: torch.device, capturable: bool, recomputes_dropout: bool, swaps_blocks: bool) -> str | None:
+def obstacle(device: torch.device, capturable: bool, recomputes_random: bool, swaps_blocks: bool) -> str | None:
     """Why passes are not recorded, where it is known beforehand.
 
     Args:
         capturable: the network's word, see `networks.base.Network`.
-        recomputes_dropout: gradient checkpointing repeats dropout's random numbers, which a recording cannot look up.
+        recomputes_random: gradient checkpointing repeats the network's random numbers, which a recording cannot look up.
         swaps_blocks: weights come and go, so that they lie elsewhere each time.
     """
     if device.type != "cuda":
         return f"this run is on '{device.type}'"
     if not capturable:
         return "what this network_module decides in Python would be frozen"
-    if recomputes_dropout:
-        return "dropout together with gradient_checkpointing cannot be recorded"
+    if recomputes_random:
+        return "a network that draws random numbers (dropout) cannot be recorded together with gradient_checkpointing"
     if swaps_blocks:
         return "the weights that blocks_to_swap moves lie elsewhere each time"
     return None

@@ -11,7 +11,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from library.training.loop import Span, StepReport
-from library.training.step import LAG
 
 NORMS = ("keys_scaled", "average_norm", "maximum_norm")
 """What `Network.limit_norms` tells."""
@@ -53,13 +52,14 @@ class Log:
     """Writes losses, learning rates, norms and speed; shows the progress bar.
 
     Losses are means over the global batch, so that they are the same however many processes there are. A step is written
-    some steps late, so that nobody waits for a GPU.
+    `lag` steps late, so that nobody waits for a GPU.
     """
 
-    def __init__(self, board: Board, span: Span, every: int, bar: bool) -> None:
+    def __init__(self, board: Board, span: Span, every: int, bar: bool, lag: int) -> None:
         self.board = board
         self.span = span
         self.every = every
+        self.lag = lag
         self.bar = tqdm(disable=True)
         self.shows_bar = bar
         self.pending: deque[StepReport] = deque()
@@ -78,10 +78,14 @@ class Log:
 
     def after_step(self, report: StepReport) -> None:
         self.pending.append(report)
-        if len(self.pending) > LAG:
+        if len(self.pending) > self.lag:
             self._write(self.pending.popleft())
 
     def after_training(self, step: int) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is still to be written; also where a run ends before its last step."""
         while self.pending:
             self._write(self.pending.popleft())
         self.bar.close()

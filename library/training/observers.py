@@ -60,7 +60,7 @@ def build_observers(
         Thread(target=trainer.model.metadata, daemon=True).start()
     return Observers(
         board=board,
-        log=Log(board, length.span, logging_config.log_every_n_steps, shows_bar),
+        log=Log(board, length.span, logging_config.log_every_n_steps, shows_bar, trainer.lag),
         validation=_validation(run, data, trainer, board),
         saver=_saver(run, data, trainer, length),
         preview=_preview(run, data, trainer, board, requests),

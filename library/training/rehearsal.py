@@ -26,7 +26,7 @@ from library.models.load import load_model
 from library.training.batch import Batch
 from library.training.length import Length
 from library.training.run import Run
-from library.training.trainer import build_trainer, trained_hosts
+from library.training.trainer import build_trainer, obstacle_of, trained_hosts
 from networks.base import Network
 from networks.build import build_network
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 META = torch.device("meta")
 WEIGHTS: dict[Part, str] = {"vae": "VAE", "text_encoders": "text encoders", "unet": "UNet"}
 NETWORK, ACTIVATIONS, TEMPORARIES = "network and optimizer", "activations", "temporaries"
+RECORDED, STEP = "recorded pass", "training step"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def rehearse(
         rehearsal = _Rehearsal(without_weights, length, demand, memory)
         rehearsal.cache()
         rehearsal.train(*optimizer_cost)
+        if run.config.training.cuda_graphs and obstacle_of(run, rehearsal.trainer.network) is None:
+            rehearsal.record()
         if demand.previews:
             rehearsal.preview()
     return rehearsal.phases
@@ -163,9 +166,14 @@ class _Rehearsal:
             self._note("encoding a batch", lambda: self.model.encode_images(pixels))
         network.train()
         batch = self._batch()
-        self._note("training step", lambda: self.trainer.accumulate(batch))
+        self._note(STEP, lambda: self.trainer.accumulate(batch))
         values = sum(group.values.numel() for group in self.trainer.groups)
         self._append("update", {TEMPORARIES: round(temporary * values)})
+
+    def record(self) -> None:
+        """Keep the step's activations a second time: a recording's memory stays beside that of ordinary passes."""
+        step = next(phase for phase in self.phases if phase.name == STEP)
+        step.parts[RECORDED] = step.parts[ACTIVATIONS]
 
     def preview(self) -> None:
         """A denoising step of the largest pictures, and their decoding."""

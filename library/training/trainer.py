@@ -11,7 +11,6 @@ from torch import nn
 from library.config.check_data import trains_text_encoder
 from library.config.dataset import resolve_datasets
 from library.config.schema import Config
-from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
@@ -70,8 +69,8 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
     """The trainer as it is at the start of a run; `resume` then sets it forward."""
     config = run.config
     if config.training.gradient_checkpointing:
-        random = has_dropout(config.network) or not network.capturable
-        model.enable_gradient_checkpointing(config.training.gradient_checkpointing == "selective", random)
+        selective = config.training.gradient_checkpointing == "selective"
+        model.enable_gradient_checkpointing(selective, network.draws_random)
     groups = flatten(network.parameter_groups(rates_of(config, trained_hosts(run, model))))
     optimizer = build_optimizer(config.optimizer, groups)
     warn_about_schedule(optimizer, config.schedule)
@@ -107,8 +106,7 @@ def captured_passes(run: Run, trainer: Trainer) -> CapturedPasses | None:
     """Replayed passes where they are wanted and possible; says why where they are not."""
     if not run.config.training.cuda_graphs:
         return None
-    repeats = run.config.training.gradient_checkpointing and has_dropout(run.config.network)
-    reason = obstacle(run.device, trainer.network.capturable, repeats, bool(run.config.model.blocks_to_swap))
+    reason = obstacle_of(run, trainer.network)
     if reason is not None:
         log.log(logging.WARNING if run.device.type == "cuda" else logging.INFO, "CUDA graphs are off: %s.", reason)
         return None
@@ -116,10 +114,10 @@ def captured_passes(run: Run, trainer: Trainer) -> CapturedPasses | None:
     return CapturedPasses(trainer.add_gradient, trainer.groups.gradients, CudaRecorder(run.device), sizes)
 
 
-def has_dropout(network: NetworkConfig) -> bool:
-    """Whether network_dropout, or a dropout among network_args, is on."""
-    inner = (value for name, value in network.network_args.items() if "dropout" in name)
-    return any(float(value or 0) > 0 for value in (network.network_dropout, *inner))
+def obstacle_of(run: Run, network: Network) -> str | None:
+    """Why this run's passes cannot be captured, where that is known beforehand."""
+    recomputes = bool(run.config.training.gradient_checkpointing) and network.draws_random
+    return obstacle(run.device, network.capturable, recomputes, bool(run.config.model.blocks_to_swap))
 
 
 def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:

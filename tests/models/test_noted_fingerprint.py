@@ -16,7 +16,7 @@ from library.models.weights import Weights, fingerprint, read_header, unchanged
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was really hashed; everything counts as large."""
+    """What was really hashed; everything counts as large and as untouched for long."""
     calls: list[str] = []
 
     def count(weights: Weights) -> str:
@@ -25,6 +25,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "fingerprint", count)
     monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(module, "SETTLED", -1)
     return calls
 
 
@@ -74,3 +75,47 @@ def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path: Path, hashed: li
     weights = write(tmp_path / "vae.safetensors", 1.0)
     (tmp_path / "notes").write_text("a file, not a folder", encoding="utf-8")
     assert noted_fingerprint(weights, tmp_path / "notes") == fingerprint(weights)
+
+
+def test_nothing_is_noted_of_a_file_that_was_just_written(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next change might leave no trace. A time of content set back does not hide that it is new."""
+    monkeypatch.setattr(module, "SETTLED", 3)
+    weights = write(tmp_path / "vae.safetensors", 1.0)
+    os.utime(tmp_path / "vae.safetensors", (0, 0))
+    for _ in range(2):
+        noted_fingerprint(weights, tmp_path / "notes")
+    assert len(hashed) == 2
+    changed = (tmp_path / "vae.safetensors").stat().st_ctime
+    monkeypatch.setattr(module.time, "time", lambda: changed + 4)
+    for _ in range(2):
+        noted_fingerprint(weights, tmp_path / "notes")
+    assert len(hashed) == 3
+
+
+def test_nothing_is_noted_of_a_file_that_changes_meanwhile(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write(tmp_path / "vae.safetensors", 1.0)
+    counted = module.fingerprint
+
+    def hash_and_touch(weights: Weights) -> str:
+        found = counted(weights)
+        os.utime(tmp_path / "vae.safetensors", (0, len(hashed)))
+        return found
+
+    monkeypatch.setattr(module, "fingerprint", hash_and_touch)
+    noted_fingerprint(weights, tmp_path / "notes")
+    assert not (tmp_path / "notes").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("TELLS_CHANGES", False), ("VERSION", 2)])
+def test_notes_that_say_nothing_are_not_read(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    weights = write(tmp_path / "vae.safetensors", 1.0)
+    noted_fingerprint(weights, tmp_path / "notes")
+    monkeypatch.setattr(module, name, value)
+    noted_fingerprint(weights, tmp_path / "notes")
+    assert len(hashed) == 2

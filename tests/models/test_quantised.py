@@ -60,6 +60,17 @@ def test_int8_rounds_to_the_nearest_of_255_steps_in_each_row():
     torch.testing.assert_close(packed.scale, torch.tensor([[0.01], [0.1]]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_what_is_unpacked_in_half_precision_is_rounded_once(name, dtype):
+    values, scale = packed = PACKINGS[name].pack(normal(48, 16, 3, 3))
+    exact = values.double() * scale.double()
+    found = PACKINGS[name].unpack(packed, values.shape, dtype)
+    assert torch.equal(found, exact.float().to(dtype))
+    distance = (found.double() - exact).abs()
+    assert (distance <= (exact.abs() * torch.finfo(dtype).eps / 2).clamp(min=2**-25)).all()
+
+
 def test_nf4_takes_the_nearest_of_16_values_in_each_64():
     weight = normal(4, 96)
     blocks = weight.reshape(-1, 64)

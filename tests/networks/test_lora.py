@@ -27,6 +27,14 @@ def adapter_on(module, size=SIZE, dropouts=NO_DROPOUT, seed=0):
     return adapter, moment
 
 
+@pytest.mark.parametrize(
+    ("network_dropout", "options", "expected"),
+    [(0.0, {}, False), (0.1, {}, True), (0.0, {"rank_dropout": 0.1}, True), (0.0, {"module_dropout": 0.0}, False)],
+)
+def test_random_numbers_are_drawn_where_a_dropout_is_on(network_dropout, options, expected):
+    assert LoRA(LoRAOptions(**options), network_dropout).draws_random == expected
+
+
 CONVOLUTIONS = [
     nn.Conv2d(6, 8, 3, padding=1),
     nn.Conv2d(6, 8, 3, stride=2, padding=1),

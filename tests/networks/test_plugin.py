@@ -74,6 +74,13 @@ def test_by_dotted_path(outside, tiny, name, dtype):
         assert torch.equal(model.predict(), frozen)
 
 
+def test_a_kind_that_does_not_say_is_taken_to_draw_random_numbers(outside, tiny, monkeypatch):
+    config = NetworkConfig(network_module="my_network.ia3", network_args={"layers": "all"})
+    assert not build_network(config, tiny("sd1").hosts, "sd1", seed=0).draws_random
+    monkeypatch.delattr("my_network.ia3.IA3.draws_random")
+    assert build_network(config, tiny("sd1").hosts, "sd1", seed=0).draws_random
+
+
 def test_by_entry_point(installed, tiny):
     assert "ia3" in NETWORKS.names()
     model = tiny("sd1")

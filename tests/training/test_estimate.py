@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from library.training import estimate
 from library.training.data import batches, build_data, look_through
 from library.training.estimate import GIB, HOLES, in_process, optimizer_cost, tell_memory
 from library.training.length import plan_length
-from library.training.rehearsal import ACTIVATIONS, NETWORK, Demand, Phase, demand_of, rehearse
+from library.training.rehearsal import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, rehearse
 from library.training.run import Run, start_run
 from library.training.trainer import build_trainer, trained_hosts
 from networks.build import build_network
@@ -162,10 +164,25 @@ def test_a_heap_does_not_shrink() -> None:
     assert totals == [10 + 57 + 1000 + round(HOLES * 1000), trained, trained]
 
 
+MANY = {
+    "min_snr_gamma": 5,
+    "debiased_estimation_loss": "true",
+    "loss_type": "huber",
+    "prior_prediction_rate": 0.5,
+    "prior_prediction_weight": 5,
+    "trigger_word": "hero",
+    "class_word": "man",
+    "noise_offset": 0.05,
+    "scale_weight_norms": 1,
+    "ema_decay": 0.99,
+}
+
+
+@pytest.mark.parametrize("options", [{}, MANY], ids=["few", "many"])
 def test_it_is_told_in_one_line_and_changes_nothing(
-    started: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+    options: dict[str, object], started: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = started()
+    run = started(**options)
     model = load_model(run.config.model, run.dtype, run.device)
     data = build_data(run, *look_through(run), model)
     torch.manual_seed(5)
@@ -210,3 +227,36 @@ def test_a_network_that_cannot_be_rehearsed_stops_nothing(
     with caplog.at_level(logging.WARNING, "dojo"):
         tell_memory(run, data, plan_length(run, 2), [])
     assert "could not be estimated: NotImplementedError: no numbers here" in caplog.text
+
+
+def test_a_saving_that_does_not_go_with_the_other_settings_is_left_out(
+    started: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(estimate, "available", lambda device: 0)
+    monkeypatch.setattr(estimate, "GIB", 1 << 20)  # a tiny model's savings count too
+    run = started(optimizer_args="fused=True")
+    data = build_data(run, *look_through(run), load_model(run.config.model, run.dtype, run.device))
+    tell_memory(run, data, plan_length(run, data.updates_per_epoch), [])
+    told = capsys.readouterr().out
+    assert "gradient_checkpointing = true: " in told and "AdamW8bit" not in told
+
+
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ({}, True),
+        ({"cuda_graphs": "false"}, False),
+        ({"gradient_checkpointing": "true"}, True),
+        ({"gradient_checkpointing": "true", "network_dropout": "0.1"}, False),
+    ],
+)
+def test_a_recording_counts_where_there_will_be_one(
+    started: Callable[..., Run], options: dict[str, str], recorded: bool
+) -> None:
+    run = started(**options)
+    demand = Demand((64, 64), 2, 3)
+    assert RECORDED not in phases(run, demand)["training step"].parts
+    gpu = SimpleNamespace(device=torch.device("cuda"), process_index=0, num_processes=1, is_main_process=True)
+    parts = phases(replace(run, accelerator=gpu), demand)["training step"].parts
+    assert parts.get(RECORDED) == (parts[ACTIVATIONS] if recorded else None)

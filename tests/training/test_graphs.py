@@ -263,7 +263,7 @@ def test_a_pass_that_overflows_does_not_stop_recording(toy: Toy, random_batch: N
     [
         ("cpu", (True, False, False), "on 'cpu'"),
         ("cuda", (False, False, False), "network_module"),
-        ("cuda", (True, True, False), "dropout together with gradient_checkpointing"),
+        ("cuda", (True, True, False), "together with gradient_checkpointing"),
         ("cuda", (True, False, True), "blocks_to_swap"),
     ],
 )

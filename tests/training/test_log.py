@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from library.core.readback import Readback
 from library.training.log import Board, Log
 from library.training.loop import Span, StepReport
-from library.training.step import LAG
 
+LAG = 2
 SPAN = Span(0, 5, updates_per_epoch=2, accumulation=2)
 LOSSES = [4.0, 2.0, 1.0, 3.0, 8.0]
 
@@ -37,7 +38,7 @@ def report(step: int, mean_loss: float, size: int = 2, **norms: float) -> StepRe
 
 
 def written(folder: Path, every: int = 1, **norms: float) -> EventAccumulator:
-    log = Log(Board(folder), SPAN, every=every, bar=False)
+    log = Log(Board(folder), SPAN, every=every, bar=False, lag=LAG)
     log.before_training(0)
     for step, loss in enumerate(LOSSES, start=1):
         log.after_step(report(step, loss, **norms))
@@ -101,7 +102,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_average_is_over_the_last_epoch() -> None:
-    log = Log(Board(None), SPAN, every=1, bar=False)
+    log = Log(Board(None), SPAN, every=1, bar=False, lag=LAG)
     assert math.isnan(log.average)
     log.before_training(0)
     for step, loss in enumerate(LOSSES, start=1):
@@ -110,7 +111,8 @@ def test_the_average_is_over_the_last_epoch() -> None:
     assert log.average == pytest.approx((3.0 + 8.0) / 2)
 
 
-def test_a_step_is_asked_for_its_figures_some_steps_later() -> None:
+@pytest.mark.parametrize("lag", [0, LAG])
+def test_a_step_is_asked_for_its_figures_some_steps_later(lag: int) -> None:
     asked: list[int] = []
 
     class Watched(Readback):
@@ -122,18 +124,32 @@ def test_a_step_is_asked_for_its_figures_some_steps_later() -> None:
             asked.append(self.step)
             return super().values()
 
-    log = Log(Board(None), SPAN, every=1, bar=False)
+    log = Log(Board(None), SPAN, every=1, bar=False, lag=lag)
     log.before_training(0)
     for step in range(1, 6):
         log.after_step(replace(report(step, 1.0), figures=Watched(step)))
-        assert asked == list(range(1, step - LAG + 1))
+        assert asked == list(range(1, step - lag + 1))
     log.after_training(5)
     assert asked == [1, 2, 3, 4, 5]
 
 
 def test_an_update_without_samples_has_no_loss(tmp_path: Path) -> None:
-    log = Log(Board(tmp_path), SPAN, every=1, bar=False)
+    log = Log(Board(tmp_path), SPAN, every=1, bar=False, lag=LAG)
     log.before_training(0)
     log.after_step(report(1, 0.0, size=0))
     log.after_training(1)
     assert curve(EventAccumulator(str(tmp_path)).Reload(), "loss/current") == {1: 0.0}
+
+
+def test_a_run_that_breaks_off_is_written_to_its_last_step(tmp_path: Path) -> None:
+    def train(log: Log) -> None:
+        log.before_training(0)
+        for step in (1, 2, 3):
+            log.after_step(report(step, LOSSES[step - 1]))
+        raise KeyboardInterrupt
+
+    log = Log(Board(tmp_path), SPAN, every=1, bar=False, lag=LAG)
+    with pytest.raises(KeyboardInterrupt), closing(log):
+        train(log)
+    found = curve(EventAccumulator(str(tmp_path)).Reload(), "loss/current")
+    assert found == {1: 4.0, 2: 2.0, 3: 1.0}

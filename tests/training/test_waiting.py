@@ -59,7 +59,7 @@ def test_updates_do_not_wait(
     trainer = real_trainer(network_dim=2, **settings)
     trainer.lag = LAG
     trainer.max_weight_norm = 1.0
-    log = Log(Board(None), Span(0, 5, updates_per_epoch=2, accumulation=2), every=1, bar=False)
+    log = Log(Board(None), Span(0, 5, updates_per_epoch=2, accumulation=2), every=1, bar=False, lag=LAG)
     more = {"mask": torch.ones(2, 1, 8, 8), "keeps_prior": torch.tensor([True, False])}
     batches = [random_batch(step // 2, micro=step % 2, global_size=4, **more) for step in range(10)]
     with Asked() as asked:

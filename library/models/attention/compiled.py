@@ -102,13 +102,21 @@ def library() -> ctypes.CDLL | None:
     try:
         built = _folder() / f"attention-{_digest()}.so"
         if not built.exists() and compiler is None:
-            log.info("attention: no C compiler (%s) is here, so PyTorch's slower kernel is used.", ", ".join(COMPILERS))
+            log.warning(
+                "attention: no C compiler (%s) is here to build the CPU kernel, so PyTorch's is used, which takes two to five times "
+                "as long. Install one, gcc say.",
+                ", ".join(COMPILERS),
+            )
             return None
         if not built.exists():
             write_atomically(built, lambda path: _build(str(compiler), path))
         return ctypes.CDLL(str(built))
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-        log.warning("attention: the CPU kernel cannot be used, so PyTorch's slower one is. %s", _reason(error))
+        log.warning(
+            "attention: the CPU kernel cannot be used, so PyTorch's slower one is: %s. It is built in ~/.cache/lora-dojo, or where "
+            "XDG_CACHE_HOME says.",
+            _reason(error),
+        )
         return None
 
 

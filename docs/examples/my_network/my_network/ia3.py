@@ -35,6 +35,7 @@ class IA3:
 
     Options = IA3Options
     faster: frozenset[str] = frozenset()
+    draws_random = False
 
     def __init__(self, options: IA3Options, network_dropout: float = 0.0) -> None:
         if network_dropout:
