@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import ROOT
+from benchmarks.full_size import make_model
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -70,10 +68,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
     from library.demo.drawing import draw
     from library.demo.look import random_look
 
-    model = arguments.work / f"sd15-{arguments.dtype}"
-    if not model.exists():
-        command = ["--family", "sd15", "--format", "folder", "--dtype", arguments.dtype, "--out", str(model)]
-        subprocess.run([sys.executable, "-m", "library.models.random_weights", *command], cwd=ROOT, check=True)
+    model = make_model(arguments.work, "sd15", arguments.dtype)
     pictures = arguments.work / f"caching-pictures-{arguments.resolution}-{arguments.pictures}"
     pictures.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.pictures):

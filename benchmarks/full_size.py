@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pictures = draw_pictures(arguments.work / "pictures", arguments.resolution)
     for layout in ("folder", "single_file"):
-        model = make_model(arguments.work, arguments.family, layout)
+        model = make_model(arguments.work, arguments.family, "fp16", layout)
         print(layout, json.dumps(train(arguments, model, pictures)), flush=True)
 
 
@@ -48,11 +48,16 @@ def draw_pictures(folder: Path, resolution: int, count: int = 4) -> Path:
     return folder
 
 
-def make_model(work: Path, family: str, layout: str) -> Path:
-    """The model with random weights in fp16, made once."""
-    path = work / (f"{family}.safetensors" if layout == "single_file" else family)
+def make_model(work: Path, family: str, dtype: str, layout: str = "folder") -> Path:
+    """The model with random weights, made once.
+
+    Args:
+        dtype: fp32, fp16 or bf16.
+        layout: "folder" or "single_file".
+    """
+    path = work.absolute() / (f"{family}-{dtype}" + (".safetensors" if layout == "single_file" else ""))
     if not path.exists():
-        command = ["--family", family, "--format", layout, "--dtype", "fp16", "--out", str(path)]
+        command = ["--family", family, "--format", layout, "--dtype", dtype, "--out", str(path)]
         subprocess.run([sys.executable, "-m", "library.models.random_weights", *command], cwd=ROOT, check=True)
     return path
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import ROOT, sides
-from benchmarks.full_size import draw_pictures
+from benchmarks.full_size import draw_pictures, make_model
 
 CASES: Mapping[str, Mapping[str, str]] = {
     "256 bf16": {},
@@ -64,11 +64,7 @@ def train(work: Path, options: dict[str, str], steps: int) -> tuple[re.Match[str
 def workload_of(work: Path, options: Mapping[str, str]) -> sides.Workload:
     """A LoRA of rank 32 with cached latents and captions, at 256x256 in bf16; `options` come on top."""
     precision = options.get("mixed_precision", "bf16")
-    model = work / ("sd15-fp32" if precision == "no" else "sd15-bf16")
-    if not model.exists():
-        words = ["--family", "sd15", "--format", "folder", "--dtype", model.name.removeprefix("sd15-")]
-        tool = [sys.executable, "-m", "library.models.random_weights", *words, "--out", str(model)]
-        subprocess.run(tool, cwd=ROOT, check=True)
+    model = make_model(work, "sd15", "fp32" if precision == "no" else "bf16")
     pictures = work / "pictures-256"
     if not pictures.exists():
         draw_pictures(pictures, 256)

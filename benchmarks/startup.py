@@ -21,7 +21,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.full_size import draw_pictures
+from benchmarks.full_size import draw_pictures, make_model
 
 MARK = "MARKS "
 WHOLE = "to the end of the first step"
@@ -64,10 +64,7 @@ def parse() -> argparse.Namespace:
 
 def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Model and pictures, made where they are not there yet."""
-    model = (arguments.work / "sd15-bf16").absolute()
-    if not model.exists():
-        command = ["--family", "sd15", "--format", "folder", "--dtype", "bf16", "--out", str(model)]
-        subprocess.run([sys.executable, "-m", "library.models.random_weights", *command], cwd=ROOT, check=True)
+    model = make_model(arguments.work, "sd15", "bf16")
     folder = arguments.work / f"startup-pictures-{arguments.resolution}-{arguments.pictures}"
     return model, draw_pictures(folder.absolute(), arguments.resolution, arguments.pictures)
 

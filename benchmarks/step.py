@@ -19,8 +19,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import ROOT, sides
-from benchmarks.full_size import draw_pictures
+from benchmarks import sides
+from benchmarks.full_size import draw_pictures, make_model
 
 
 def main() -> None:
@@ -64,15 +64,12 @@ def parse() -> argparse.Namespace:
 
 
 def workload_of(arguments: argparse.Namespace, make: bool = False) -> sides.Workload:
-    """The workload, with its files where `make` is asked for."""
+    """The workload, its model made where it is missing, its pictures where `make` is asked for."""
     stored = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}[arguments.precision]
-    model = (arguments.work / f"{arguments.family}-{stored}").absolute()
+    model = make_model(arguments.work, arguments.family, stored)
     pictures = (arguments.work / f"pictures-{arguments.resolution}").absolute()
     if make:
         draw_pictures(pictures, arguments.resolution)
-        if not model.exists():
-            words = ["--family", arguments.family, "--format", "folder", "--dtype", stored, "--out", str(model)]
-            subprocess.run([sys.executable, "-m", "library.models.random_weights", *words], cwd=ROOT, check=True)
     return sides.Workload(
         model=model,
         pictures=pictures,
