@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Why a command ended, as its exit status; 128 + n stands for the signal n, as in shells."""
+
+    COMPLETE = 0
+    MISTAKE = 2
+    """Something that the user must mend."""
+    BROKEN_VALUES = 3
+    """A loss, gradient or weight that is not finite."""
+    OUT_OF_MEMORY = 4
+    DISK_FULL = 5
+    TIME_UP = 6
+    """`max_train_time` is over; the state is saved, and `resume` continues."""
+    PROCESS_LOST = 7
+    """Another process of the run failed or is gone."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the message names the key or file, what was found, and what to do.
+    """What the user can mend: the message names the key or file, what was found, and what to do.
 
     Args:
         message: what is wrong, where, and how to mend it.
         exit_code: status the process ends with.
     """
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
+    def __init__(self, message: str, exit_code: Exit = Exit.MISTAKE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 

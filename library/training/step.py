@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError
 from library.core.randomness import derived_seed
 from library.core.readback import Readback
 from library.data.types import Conditioning
@@ -25,9 +25,6 @@ from networks.base import Network
 
 LAG = 2
 """Updates after which a GPU is asked for an update's figures: it is long past it by then, and has more to do meanwhile."""
-
-BROKEN_GRADIENT = 3
-"""Exit status of a run that stopped at a gradient that was not finite."""
 
 
 @dataclass
@@ -179,7 +176,7 @@ class Trainer:
         while len(self._unchecked) > lag:
             figures, batches = self._unchecked.popleft()
             if figures.values()["broken"]:
-                raise UserError(self._report_of_broken_gradient(batches), exit_code=BROKEN_GRADIENT)
+                raise UserError(self._report_of_broken_gradient(batches), Exit.BROKEN_VALUES)
 
     def _report_of_broken_gradient(self, batches: Sequence[Batch]) -> str:
         samples = [

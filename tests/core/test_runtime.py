@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from library.core.errors import UserError, UserErrors
+from library.core.errors import Exit, UserError, UserErrors
 from library.core.runtime import INTERRUPTED, available_cores, run_command
 
 
@@ -28,7 +28,7 @@ def test_a_mistake_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str
 
 
 def test_a_mistake_has_its_own_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(failing(UserError("the gradient became NaN", exit_code=3))) == 3
+    assert run_command(failing(UserError("the gradient became NaN", exit_code=Exit.BROKEN_VALUES))) == 3
     assert "the gradient became NaN" in capsys.readouterr().err
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError
 from library.core.readback import Readback
 from library.training.loop import Span, fit
-from library.training.step import BROKEN_GRADIENT, Trainer
+from library.training.step import Trainer
 
 NewTrainer = Callable[..., Trainer]
 
@@ -36,7 +36,7 @@ def test_a_broken_gradient_stops_the_run_and_changes_no_weight(
     break_gradient(trainer, value)
     with pytest.raises(UserError) as stopped:
         trainer.update_weights(4, trainer.clip(), [BATCH])
-    assert stopped.value.exit_code == BROKEN_GRADIENT == 3
+    assert stopped.value.exit_code == Exit.BROKEN_VALUES == 3
     assert torch.equal(trainer.groups[0].values, before)
     told = str(stopped.value)
     assert all(word in told for word in ("step 5", "good.png at timestep 17", "dark.png at timestep 980", "unet 0.1"))
