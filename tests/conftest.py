@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from library.core import runtime
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole_matrix", action="store_true", help="every way to stop and resume, not only pairwise")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,3 +25,25 @@ def share_the_cores() -> None:
         cores = max(1, runtime.available_cores() // workers)
         runtime.available_cores = lambda: cores  # type: ignore[assignment]
         torch.set_num_threads(cores)
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`disk_of(size)`: a disk of its own with so many bytes (a multiple of 4096); skips where none can be mounted."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        if not sys.platform.startswith("linux") or os.geteuid() != 0:
+            pytest.skip("only root can mount a disk, on Linux")
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # what is still open goes with its user

@@ -25,7 +25,8 @@ def with_one_alpha(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if len(set(alphas.values())) <= 1:
         return dict(tensors)
-    [(common, _)] = Counter(alphas.values()).most_common(1)
+    # 0, which turns a site off, can be no divisor
+    [(common, _)] = Counter(filter(None, alphas.values())).most_common(1)
     changed = {key: alpha for key, alpha in alphas.items() if alpha != common}
     return {
         **tensors,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from library.core.errors import UserError
 from library.core.files import write_atomically
+from library.core.pickles import refuse_pickle
 from library.lora_files.hashes import with_hashes
 from library.lora_files.serialize import serialize
 
@@ -19,14 +20,15 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a LoRA file, the tensors mapped into memory rather than read.
 
     Raises:
-        UserError: no such file, or not a whole safetensors file.
+        UserError: no such file, a pickle, or not a whole safetensors file.
     """
     if not path.is_file():
         raise UserError(f"LoRA file {path.as_posix()} does not exist.")
+    refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # or a type or shape that PyTorch lacks
         raise UserError(
             f"LoRA file {path.as_posix()} cannot be read: {error}. It must be a .safetensors file; "
             "if it was downloaded or copied, do that again."
@@ -39,7 +41,7 @@ def save_lora(
     """Write a LoRA file with its hashes, whole or not at all, its weights as `dtype` (None: as they are)."""
     stored = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
     content = serialize(stored, with_hashes(stored, metadata))
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

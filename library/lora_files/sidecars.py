@@ -40,5 +40,10 @@ def save_card(lora: Path, values: Mapping[str, str | float]) -> Path:
 def save_preview(lora: Path, picture: Image) -> Path:
     """Write `name.preview.png` beside the LoRA `name.safetensors`."""
     path = lora.with_name(f"{lora.stem}.preview.png")
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    save_picture(picture, path)
     return path
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))

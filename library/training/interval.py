@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.training.loop import StepReport
+from library.config.schema import SavingConfig
+from library.training.loop import Span, StepReport
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,16 @@ class Interval:
     def due(self, report: StepReport) -> bool:
         """Due for either reason."""
         return self.by_steps(report) or self.by_epochs(report)
+
+    def times(self, span: Span) -> int:
+        """How often it comes due after the first step and before the last; what is due for both reasons counts twice."""
+        lengths = (self.steps, self.epochs and self.epochs * span.updates_per_epoch)
+        return sum(max(0, (span.last_step - 1) // every - span.first_step // every) for every in lengths if every)
+
+
+def save_interval(saving: SavingConfig, span: Span) -> Interval:
+    """When LoRA files are saved; `save_n_epoch_ratio` comes before `save_every_n_epochs`."""
+    epochs = saving.save_every_n_epochs
+    if saving.save_n_epoch_ratio is not None:
+        epochs = max(1, span.epochs // saving.save_n_epoch_ratio)
+    return Interval(saving.save_every_n_steps, epochs)

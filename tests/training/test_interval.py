@@ -53,3 +53,13 @@ def test_a_last_epoch_that_is_cut_short_counts(last: int, epochs: int) -> None:
 def test_only_whole_epochs_are_done() -> None:
     span = Span(0, 20, UPDATES_PER_EPOCH, 1)
     assert [span.epochs_after(step) for step in (0, 3, 4, 7, 8)] == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "interval", [Interval(), Interval(steps=3), Interval(epochs=2), Interval(steps=6, epochs=2), Interval(steps=1)]
+)
+@pytest.mark.parametrize("first", [0, 3, 8, 17])
+def test_how_often_it_comes_due_between_two_steps(interval: Interval, first: int) -> None:
+    steps = [report(step) for step in range(first + 1, 17)]
+    times = sum(interval.by_steps(each) + interval.by_epochs(each) for each in steps)
+    assert interval.times(Span(first, 17, UPDATES_PER_EPOCH, 1)) == times
