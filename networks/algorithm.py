@@ -109,5 +109,17 @@ class Algorithm(Protocol):
         ...
 
     def size_in_file(self, tensors: Mapping[str, Tensor]) -> Size | None:
-        """Rank and alpha of a site in a file (names after the site's key), None where they are not this kind's."""
+        """Rank and alpha of a site in a file (names after the site's key), None where they are not this kind's.
+
+        The file may hold anything. Where it makes no sense, ValueError and its like tell the user so.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsShapes(Protocol):
+    """An algorithm that knows the shapes of an adapter before there is one."""
+
+    def shapes(self, site: Site, size: Size) -> Mapping[str, tuple[int, ...]]:
+        """Of the tensors in a file (names after the site's key), so that no memory is taken for what cannot fit."""
         ...

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
-from library.lora_files.keys import sites
-from networks.algorithm import Algorithm, Size
+from library.lora_files.keys import Site, sites
+from networks.algorithm import Algorithm, Size, TellsShapes
 from networks.inject import AdapterNetwork, tensors_by_site
 from networks.rates import RateOptions
-from networks.sizes import sizes_from_file
+from networks.sizes import SizeOf
+
+DAMAGED = "The file is damaged, or not a LoRA in the layout of sd-scripts."
 
 
 def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multiplier: float = 1.0) -> AdapterNetwork:
@@ -29,11 +31,11 @@ def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multipli
         UserError: the file cannot be read, or is not for these hosts.
     """
     tensors, metadata = read_lora(path)
-    algorithm, sizes = recognise(tensors, metadata, path)
+    algorithm = recognise(tensors, metadata, path)
     network = AdapterNetwork(
         algorithm,
         find_sites=lambda hosts: sites(hosts, family, conv=True),
-        size_of=sizes_from_file(sizes),
+        size_of=fitting_sizes(algorithm, sizes_in_file(algorithm, tensors), tensors),
         rate_options=RateOptions(),
         block_weights=None,
         seed=0,
@@ -49,24 +51,24 @@ def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multipli
     return network.eval().requires_grad_(False)
 
 
-def recognise(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
-) -> tuple[Algorithm, dict[str, Size]]:
-    """The registered algorithm that a file's tensors are of, and the size of each site.
+def recognise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Algorithm:
+    """The registered algorithm that a file's tensors are of.
 
     The one that the metadata names is tried first, then LoRA, then the others.
 
     Raises:
-        UserError: none is.
+        UserError: none is, or the file is damaged.
     """
     order = [metadata.get("ss_network_module"), "networks.lora"]
     for name in sorted(NETWORKS.names(), key=lambda name: order.index(name) if name in order else len(order)):
         plugin = NETWORKS.get(name)
         if hasattr(plugin, "size_in_file"):
             algorithm: Algorithm = plugin(plugin.Options())
-            sizes = sizes_in_file(algorithm, tensors)
-            if sizes:
-                return algorithm, sizes
+            try:
+                if sizes_in_file(algorithm, tensors):
+                    return algorithm
+            except UserError as error:
+                raise UserError(f"{path.as_posix()}: {error}") from error
     raise UserError(
         f"{path.as_posix()} is not a LoRA in the layout of sd-scripts (`lora_unet_....lora_down.weight`); "
         f"it begins with {', '.join(sorted(tensors)[:3])}."
@@ -74,6 +76,38 @@ def recognise(
 
 
 def sizes_in_file(algorithm: Algorithm, tensors: Mapping[str, Tensor]) -> dict[str, Size]:
-    """Rank and alpha of each site whose tensors are this algorithm's."""
-    found = {key: algorithm.size_in_file(site_tensors) for key, site_tensors in tensors_by_site(tensors).items()}
-    return {key: size for key, size in found.items() if size is not None}
+    """Rank and alpha of each site whose tensors are this algorithm's.
+
+    Raises:
+        UserError: tensors from which they cannot be told.
+    """
+    found = {}
+    for key, site_tensors in tensors_by_site(tensors).items():
+        try:
+            size = algorithm.size_in_file(site_tensors)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"rank and alpha of {key} cannot be told ({error}). {DAMAGED}") from error
+        if size is not None and size.rank < 1:
+            raise UserError(f"{key} has the rank {size.rank}. {DAMAGED}")
+        if size is not None:
+            found[key] = size
+    return found
+
+
+def fitting_sizes(algorithm: Algorithm, sizes: Mapping[str, Size], tensors: Mapping[str, Tensor]) -> SizeOf:
+    """The sizes of a LoRA file, by site; asking for one raises UserError where the file's tensors do not fit that site.
+
+    So it is told before an adapter is made: a few bytes can claim a rank of millions.
+    """
+    by_site = tensors_by_site(tensors)
+
+    def size_of(site: Site) -> Size | None:
+        size = sizes.get(site.key)
+        expected = algorithm.shapes(site, size) if size is not None and isinstance(algorithm, TellsShapes) else {}
+        for name, shape in expected.items():
+            found = by_site[site.key].get(name)
+            if found is not None and tuple(found.shape) != shape:
+                raise UserError(f"{site.key}.{name} has the shape {list(found.shape)} instead of {list(shape)}.")
+        return size
+
+    return size_of

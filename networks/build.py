@@ -19,13 +19,13 @@ from library.lora_files.file import read_lora
 from library.lora_files.keys import Site, sites
 from library.lora_files.layouts import KEY_LAYOUTS
 from networks.algorithm import Algorithm, Size
-from networks.apply import sizes_in_file
+from networks.apply import fitting_sizes, sizes_in_file
 from networks.base import Network
 from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork
 from networks.options import parse_together
 from networks.rates import RateOptions, block_weights
-from networks.sizes import SizeOf, SizeOptions, sizes_from_file, sizes_from_options
+from networks.sizes import SizeOf, SizeOptions, sizes_from_options
 
 
 def check_network(config: NetworkConfig) -> None:
@@ -110,7 +110,7 @@ def adapter_network(
     weights = block_weights(rate_options, blocks)
     if dims_from is not None:
         sizes = sizes_in_file(algorithm, dims_from)
-        size_of, conv = sizes_from_file(sizes), True
+        size_of, conv = fitting_sizes(algorithm, sizes, dims_from), True
         config = replace(config, **most_common(sizes))
     else:
         of_options = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from library.config.schema.network import NetworkConfig
+from library.core.disk import writing
 from library.core.errors import UserError
 from library.core.randomness import derived_seed
 from library.lora_files.file import read_lora, save_lora
@@ -241,7 +242,8 @@ class ForeignNetwork:
         """What the network itself would save, under the names that other programs read."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / "network.safetensors"
-            self._network.save_weights(str(file), None, {})
+            with writing(file):
+                self._network.save_weights(str(file), None, {})
             tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in read_lora(file)[0].items()}
         return renamed(tensors, self._names)
 

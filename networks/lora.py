@@ -69,7 +69,11 @@ class LoRA:
         if "lora_down.weight" not in tensors:
             return None
         rank = tensors["lora_down.weight"].shape[0]
-        return Size(rank, float(tensors["alpha"]) if "alpha" in tensors else float(rank))
+        return Size(rank, alpha_in_file(tensors, rank))
+
+    def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
+        """Of both matrices."""
+        return dict(zip(("lora_down.weight", "lora_up.weight"), matrix_shapes(site.module, size.rank), strict=True))
 
 
 class LoRAAdapter(nn.Module):
@@ -120,7 +124,7 @@ class LoRAAdapter(nn.Module):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the matrices; where the file's alpha is another, up is rescaled so that the change of the weight is the file's."""
         rank = self.size.rank
-        alpha = float(tensors.get("alpha", torch.tensor(float(rank))))
+        alpha = alpha_in_file(tensors, rank)
         copy_into({"lora_down.weight": self.down, "lora_up.weight": self.up}, tensors, optional=("alpha",))
         if alpha != self.size.alpha:
             with torch.no_grad():
@@ -131,6 +135,19 @@ class LoRAAdapter(nn.Module):
         with torch.no_grad():
             self.down.mul_(factor.sqrt())
             self.up.mul_(factor.sqrt())
+
+
+def alpha_in_file(tensors: Mapping[str, Tensor], rank: int) -> float:
+    """Alpha of a site; the rank where the file has none.
+
+    Raises:
+        ValueError: it is not one finite number.
+    """
+    if "alpha" not in tensors:
+        return float(rank)
+    if tensors["alpha"].numel() != 1 or not tensors["alpha"].isfinite().all() or tensors["alpha"].is_complex():
+        raise ValueError("alpha is not one finite number")
+    return float(tensors["alpha"])
 
 
 def matrix_shapes(host: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

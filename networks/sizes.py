@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,6 @@ def sizes_from_options(network_dim: int, network_alpha: float, options: SizeOpti
         return Size(rank, alpha or rank) if rank else None
 
     return size_of
-
-
-def sizes_from_file(sizes: Mapping[str, Size]) -> SizeOf:
-    """Sizes as a LoRA file has them, by key."""
-    return lambda site: sizes.get(site.key)
 
 
 def _at(by_block: Sequence[Any] | None, block: int | None, otherwise: Any) -> Any:

@@ -21,6 +21,8 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], opti
     for name, target in targets.items():
         if tensors[name].shape != target.shape:
             raise ValueError(f"{name} has the shape {list(tensors[name].shape)} instead of {list(target.shape)}")
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')} instead of fractions")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(tensors[name])

@@ -29,6 +29,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--pretrained_model_name_or_path", default=str(DEMO_MODEL), help="base model; unset: the embedded demo model"
     )
     parser.add_argument("--vae", help="another VAE")
+    parser.add_argument(
+        "--allow_pickle", action="store_true", help="read .ckpt and .pt files, without running what is in them"
+    )
     parser.add_argument("--tokenizer", help="CLIP tokenizer for single files")
     parser.add_argument("--clip_skip", type=int, choices=range(1, 13), metavar="1..12")
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")

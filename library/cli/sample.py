@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> None:
     from library.inference.prompts import read_prompts, request_of_line
     from library.inference.requests import SampleRequest
     from library.inference.sheet import contact_sheet
+    from library.lora_files.sidecars import save_picture
 
     loaded = load_with_loras(arguments)
     side = loaded.model.latents.native_resolution
@@ -54,13 +55,11 @@ def main(argv: Sequence[str]) -> None:
         requests += read_prompts(arguments.sample_prompts, default, stride)
     if not requests:
         raise UserError("nothing to generate: give --prompt or --sample_prompts.")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for index, request in enumerate(tqdm(requests, desc="pictures")):
         (picture,) = loaded.paint([request])
-        picture.save(arguments.out / f"{index:02d}_{request.seed}.png")
+        save_picture(picture, arguments.out / f"{index:02d}_{request.seed}.png")
         pictures.append(picture)
-    contact_sheet([[picture] for picture in pictures], [request.prompt for request in requests], []).save(
-        arguments.out / "sheet.png"
-    )
+    sheet = contact_sheet([[picture] for picture in pictures], [request.prompt for request in requests], [])
+    save_picture(sheet, arguments.out / "sheet.png")
     print(f"{len(pictures)} pictures in {arguments.out}")

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from library.config.schema import ModelConfig
+from library.config.schema import Config, ModelConfig, NetworkConfig
 from library.core.errors import UserError
+from library.core.pickles import PICKLES
 from library.core.runtime import keep_freed_memory, use_all_cores
 from library.inference.requests import SampleRequest
 from library.inference.sample import generate
 from library.models.base import DiffusionModel
 from library.models.load import load_model
+from library.models.pickles import without_pickles
 from networks.apply import apply_lora
 from networks.inject import AdapterNetwork
 
@@ -28,7 +30,7 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def parse_lora(text: str) -> tuple[Path, float]:
     """`file.safetensors:0.8` as path and strength."""
     path, colon, strength = text.rpartition(":")
-    if colon and path.lower().endswith(".safetensors"):
+    if colon and path.lower().endswith((".safetensors", *PICKLES)):
         try:
             number = float(strength)
         except ValueError:
@@ -63,16 +65,19 @@ def load_with_loras(arguments: argparse.Namespace) -> ModelWithLoras:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     use_all_cores(1)
-    config = ModelConfig(
+    loras = [parse_lora(text) for text in arguments.lora]
+    asked = ModelConfig(
         pretrained_model_name_or_path=arguments.pretrained_model_name_or_path,
         vae=arguments.vae,
+        allow_pickle=arguments.allow_pickle,
         tokenizer=arguments.tokenizer,
         clip_skip=arguments.clip_skip,
     )
-    model = load_model(config, DTYPES[arguments.mixed_precision], device)
+    config = without_pickles(Config(model=asked, network=NetworkConfig(base_weights=[str(file) for file, _ in loras])))
+    model = load_model(config.model, DTYPES[arguments.mixed_precision], device)
     hosts = model.hosts(["unet", "text_encoders"])
-    return ModelWithLoras(model, [apply_lora(*_on(parse_lora(text), hosts, model.family)) for text in arguments.lora])
-
-
-def _on(lora: tuple[Path, float], hosts: dict[str, torch.nn.Module], family: str) -> tuple:
-    return lora[0], hosts, family, lora[1]
+    networks = [
+        apply_lora(Path(file), hosts, model.family, strength)
+        for file, (_, strength) in zip(config.network.base_weights, loras, strict=True)
+    ]
+    return ModelWithLoras(model, networks)

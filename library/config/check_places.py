@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from library.config.conflicts import Conflict, Situation
+from library.config.schema import Config
+from library.core.pickles import PICKLES, is_pickle, refusal
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WEIGHTS = (".safetensors", *PICKLES)
 PROMPT_FILES = (".txt", ".toml", ".json")
-FORBIDDEN_IN_NAMES = set('<>:"/\\|?*') | {chr(code) for code in range(32)}
+FORBIDDEN_IN_NAMES = set('<>:"/\\|?*') | {chr(code) for code in (*range(32), *range(127, 160))}
+LONGEST_NAME = 180
+"""Bytes; file systems allow 255, and numbers, endings and time stamps are put behind a name."""
 
 
 def model_and_data(situation: Situation) -> Iterator[Conflict]:
@@ -69,6 +73,25 @@ def files(situation: Situation) -> Iterator[Conflict]:
         yield Conflict(("sample_prompts",), f'sample_prompts = "{prompts}": expected a .txt, .toml or .json file.')
 
 
+def pickled(config: Config) -> dict[str, list[str]]:
+    """Option -> the pickles that it names."""
+    named: dict[str, Sequence[str | None]] = {
+        "pretrained_model_name_or_path": [config.model.pretrained_model_name_or_path],
+        "vae": [config.model.vae],
+        "network_weights": [config.network.network_weights],
+        "base_weights": config.network.base_weights,
+    }
+    found = {key: [name for name in names if name and is_pickle(name)] for key, names in named.items()}
+    return {key: names for key, names in found.items() if names}
+
+
+def pickles(situation: Situation) -> Iterator[Conflict]:
+    """Files that could run a program, where the user has not allowed to read them."""
+    if not situation.config.model.allow_pickle:
+        for key, names in pickled(situation.config).items():
+            yield from (Conflict((key,), f"{key}: {refusal(name)}") for name in names if Path(name).is_file())
+
+
 def folders(situation: Situation) -> Iterator[Conflict]:
     """Folders to read that are not there."""
     config = situation.config
@@ -84,17 +107,12 @@ def folders(situation: Situation) -> Iterator[Conflict]:
 
 
 def outputs(situation: Situation) -> Iterator[Conflict]:
-    """A name that no file can have, and folders to write to that are files."""
+    """Names that no file can have or that lead out of their folder, and folders to write to that are files."""
     config = situation.config
-    name = config.saving.output_name
-    wrong = sorted(set(name) & FORBIDDEN_IN_NAMES)
-    if not name.strip() or name.endswith((".", " ")):
-        yield Conflict(("output_name",), f'output_name = "{name}": expected a file name without its ending.')
-    elif wrong:
-        shown = " ".join(repr(character)[1:-1] for character in wrong)
-        yield Conflict(
-            ("output_name",), f'output_name = "{name}": a file name cannot hold {shown}; folders go in output_dir.'
-        )
+    yield from _unfit_name("output_name", config.saving.output_name, config.saving.output_name, "output_dir")
+    tracker, prefix = config.logging.log_tracker_name, config.logging.log_prefix or ""
+    yield from _unfit_name("log_tracker_name", tracker, tracker, "logging_dir")
+    yield from _unfit_name("log_prefix", prefix, f"{prefix}20260101000000", "logging_dir")
     for key, folder in (
         ("output_dir", config.saving.output_dir),
         ("logging_dir", config.logging.logging_dir),
@@ -119,8 +137,27 @@ def packages(situation: Situation) -> Iterator[Conflict]:
         ("lr_scheduler", config.schedule.lr_scheduler),
     ):
         package = name.partition(".")[0]
-        if "." in name and (not package.isidentifier() or importlib.util.find_spec(package) is None):
+        if "." in name and not (all(map(str.isidentifier, name.split("."))) and _is_installed(package)):
             yield Conflict((key,), f'{key} = "{name}": no package "{package}" is installed in this environment.')
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # __main__ and its like, which were not imported from anywhere
+        return False
+
+
+def _unfit_name(key: str, value: str, name: str, folder: str) -> Iterator[Conflict]:
+    """A value whose file or folder `name` cannot be made in the folder of that option."""
+    wrong = sorted(set(name) & FORBIDDEN_IN_NAMES)
+    if not name.strip() or name.endswith((".", " ")):
+        yield Conflict((key,), f'{key} = "{value}": expected a file name without its ending.')
+    elif wrong:
+        listed = " ".join(repr(character)[1:-1] for character in wrong)
+        yield Conflict((key,), f'{key} = "{value}": a file name cannot hold {listed}; folders go in {folder}.')
+    elif len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        yield Conflict((key,), f"{key} is longer than {LONGEST_NAME} bytes: choose a shorter name.")
 
 
 def _no_hub_name(name: str) -> str:
@@ -134,6 +171,7 @@ PLACE_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     model_and_data,
     models,
     files,
+    pickles,
     folders,
     outputs,
     packages,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from library.config.findings import Findings
 from library.config.places import placed
 from library.config.schema.data import BucketConfig, CaptionConfig, ImageConfig, SubsetConfig
 from library.config.values import shown
+from library.core.documents import DocumentError, parse_json, parse_toml
 from library.core.errors import did_you_mean
 
 SUBSET_ONLY = ("image_dir", "metadata_file", "is_reg")
@@ -46,13 +45,16 @@ def read_tables(general: Any, datasets: Any, where: str, findings: Findings) -> 
 def read_dataset_file(file: str, findings: Findings) -> tuple[Any, Any]:
     """[general] and [[datasets]] of a dataset TOML or JSON file; empty where it cannot be read."""
     path = Path(file)
+    if path.exists() and not path.is_file():  # a device may have no end
+        findings.mistakes.append(f'dataset_config = "{file}": this is no file.')
+        return {}, []
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        content = parse_json(text) if path.suffix.lower() == ".json" else parse_toml(text)
     except OSError as error:
         findings.mistakes.append(f'dataset_config = "{file}": cannot be read: {error.strerror} ({path.resolve()}).')
         return {}, []
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, DocumentError) as error:
         findings.mistakes.append(f"{file}: not valid {'JSON' if path.suffix.lower() == '.json' else 'TOML'}: {error}")
         return {}, []
     known = ("general", "datasets")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from library.config.catalog import catalog
+from library.config.check_places import pickled
 from library.config.conflicts import Conflict, Situation
 
 
@@ -120,7 +121,10 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(
         ("cache_dir",),
-        lambda s: not (s.config.data.cache_latents_to_disk or s.config.data.cache_text_encoder_outputs_to_disk),
+        lambda s: (
+            not (s.config.data.cache_latents_to_disk or s.config.data.cache_text_encoder_outputs_to_disk)
+            and not pickled(s.config)
+        ),
         "without cache_latents_to_disk or cache_text_encoder_outputs_to_disk",
     ),
     Idle(
@@ -165,6 +169,13 @@ IDLE: tuple[Idle, ...] = (
         ("torch_compile",),
         lambda s: s.config.training.dynamo_backend == "no",
         'with dynamo_backend = "no"',
+    ),
+    Idle(("allow_pickle",), lambda s: not pickled(s.config), "without a .ckpt, .pt, .pth or .bin file to read"),
+    Idle(("nan_limit",), lambda s: s.config.training.on_nan == "stop", 'without on_nan = "skip" or "rollback"'),
+    Idle(
+        ("halve_batch_on_oom",),
+        lambda s: all(each.train_batch_size == 1 for each in s.buckets),
+        "with train_batch_size = 1: there is nothing to halve",
     ),
     Idle(("text_encoder_lr",), _no_text_encoder_rate, "with network_train_unet_only = true"),
     Idle(("unet_lr",), _no_unet_rate, "with network_train_text_encoder_only = true"),
@@ -212,7 +223,9 @@ IDLE: tuple[Idle, ...] = (
         lambda s: not s.config.saving.save_state,
         "without save_state = true",
     ),
-    Idle(("resume_with_new_schedule",), lambda s: s.config.saving.resume is None, "without resume"),
+    Idle(
+        ("resume_with_new_schedule", "resume_with_changes"), lambda s: s.config.saving.resume is None, "without resume"
+    ),
     Idle(
         (
             "training_comment",

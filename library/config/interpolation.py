@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from library.config.values import shown
 
 REFERENCE = re.compile(r"\$\{(\w+)\}")
-BEFORE_BRACE = re.compile(r"(\\*)\$\{(?:(\w+)\})?")
+BEFORE_BRACE = re.compile(r"(?<!\\)(\\*)\$\{(?:(\w+)\})?")
+
+MOST_WORK = 100_000
+"""Characters to go through to resolve a value. References to references double it at each level, so that a page of text could fill
+the memory of any machine."""
 
 
 def interpolated(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -33,7 +38,12 @@ def interpolated(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tupl
         {**escaped({**defaults}), **{key: escaped(value, defaults) for key, value in values.items()}}
     )
     failed = {}
+    work: dict[str, float] = {}
     for key in referring:
+        if MOST_WORK < _work(key, values, defaults, work) < math.inf:
+            del resolved[key]
+            failed[key] = f"{key} = {shown(values[key])}: comes to a text of more than {MOST_WORK} characters."
+            continue
         try:
             found = tree[key]
             resolved[key] = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
@@ -55,12 +65,27 @@ def _escape(match: re.Match[str], keep: Collection[str]) -> str:
     return backslashes + ("${" if name in keep else "\\${") + name + "}"
 
 
+def _work(key: str, values: Mapping[str, Any], defaults: Mapping[str, Any], known: dict[str, float]) -> float:
+    """Characters that are read to resolve a key, infinite where it leads into a circle; `known` holds what is computed already."""
+    if key not in known:
+        known[key] = math.inf
+        texts = list(_texts(values.get(key, defaults[key])))
+        named = [name for text in texts for name in REFERENCE.findall(text) if name in defaults]
+        known[key] = sum(map(len, texts)) + sum(_work(name, values, defaults, known) for name in named)
+    return known[key]
+
+
 def _refers(value: Any, keys: Collection[str]) -> bool:
-    if isinstance(value, Mapping):
-        return any(_refers(item, keys) for item in value.values())
-    if isinstance(value, list):
-        return any(_refers(item, keys) for item in value)
-    return isinstance(value, str) and any(name in keys for name in REFERENCE.findall(value))
+    return any(name in keys for text in _texts(value) for name in REFERENCE.findall(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _in_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -21,6 +21,7 @@ from library.config.presets import DEMO, Layer, demo_notice, is_demo, overlay, r
 from library.config.schema import Config
 from library.config.settings import Setting, choose_settings
 from library.core.errors import raise_all
+from library.core.terminal import harmless
 
 DEFAULT = "default"
 
@@ -66,7 +67,7 @@ def load_config(argv: Sequence[str]) -> LoadedConfig:
     _tell_unknown(chosen, findings)
     raise_all(findings.mistakes)
     if command.explain is not None:
-        print(explanation(situation.config, sources, findings, command.explain))
+        print(harmless(explanation(situation.config, sources, findings, command.explain)))
         raise SystemExit(0)
     return LoadedConfig(
         situation.config, sources, findings.warnings, findings.notices, [layer.file for layer in layers]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.config.findings import Findings
+from library.config.schema.data import MOST_REPEATS
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 """Endings of picture files, in lower case."""
@@ -62,6 +63,12 @@ def _named_folder(folder: Path, key: str, findings: Findings) -> list[PictureFol
         )
         return [PictureFolder(folder, 1, None)]
     repeats, tokens = int(match[1]), match[2].strip()
+    if repeats > MOST_REPEATS:
+        findings.mistakes.append(
+            f"{key}: the name of the folder '{folder.name}' asks for {repeats} repeats; at most {MOST_REPEATS} are possible. "
+            f"Name it '1_{tokens or folder.name}' where the number is not meant as repeats."
+        )
+        return []
     if repeats == 0:
         findings.notices.append(f"{key}: folder '{folder.name}' is left out, as its name says 0 repeats.")
         return []

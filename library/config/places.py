@@ -21,8 +21,11 @@ def find_config(name: str, folder: Path, key: str) -> Path:
     Raises:
         UserError: there is no such file.
     """
-    asked = Path(name).expanduser()
-    names = [asked] if asked.suffix == ".toml" else [asked, asked.with_name(asked.name + ".toml")]
+    try:
+        asked = Path(reachable(name))
+    except ValueError as error:
+        raise UserError(f'{key} = "{name}": expected {error}.') from error
+    names = [asked] if asked.suffix == ".toml" else [asked, asked.parent / f"{asked.name}.toml"]
     for candidate in [*(folder / each for each in names), *(PRESETS / each for each in names)]:
         if candidate.is_file():
             return candidate
@@ -57,6 +60,9 @@ def placed(value: Any, kind: str | None, from_preset: bool) -> Any:
 
     Paths to read, in the project's own presets, start at the project's root where something lies there; all others
     start at the current directory.
+
+    Raises:
+        ValueError: no file can have this path, or this user may not look there.
     """
     if kind is None:
         return value
@@ -64,8 +70,26 @@ def placed(value: Any, kind: str | None, from_preset: bool) -> Any:
         return [placed(item, kind, from_preset) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    if value.startswith("~"):
-        value = str(Path(value).expanduser())
+    value = reachable(value)
     if from_preset and kind == "input" and (PROJECT_ROOT / value).exists():
         value = str(PROJECT_ROOT / value)
     return value.replace("\\", "/") if os.name == "nt" else value
+
+
+def reachable(path: str) -> str:
+    """The path with `~` as the home folder; whether anything is there can be asked from now on without an error.
+
+    Raises:
+        ValueError: it holds what no path may hold, is too long, or leads through a folder that this user may not read.
+    """
+    try:
+        path = str(Path(path).expanduser()) if path.startswith("~") else path
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except RuntimeError:
+        raise ValueError("a path; there is no user of that name whose home folder it could be") from None
+    except (OSError, ValueError) as error:  # a ValueError is of characters that the system cannot have in a path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"a path that can be looked up ({reason})") from error
+    return path

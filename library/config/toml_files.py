@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -12,11 +11,12 @@ from library.config.catalog import catalog
 from library.config.dataset_tables import dataset_keys
 from library.config.places import is_preset, shown_path
 from library.config.settings import Setting
+from library.core.documents import DocumentError, parse_toml
 from library.core.errors import UserError
 
 WORDS_OF_THE_RUN = ("trigger_word", "class_word")
 KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
-HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 
 
 def read_settings(path: Path) -> list[Setting]:
@@ -28,8 +28,8 @@ def read_settings(path: Path) -> list[Setting]:
     name = shown_path(path)
     text = read_text(path)
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        content = parse_toml(text)
+    except DocumentError as error:
         raise UserError(_syntax_message(name, str(error))) from error
     lines = line_numbers(text)
 

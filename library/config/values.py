@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+LONGEST_LITERAL = 1000
+"""Characters; Python's reader of literals can exhaust the stack, or make numbers that cannot be printed, from longer text."""
+
+LARGEST = 2**63 - 1
+"""Whole number: that of TOML, and of everything that is computed with it."""
 
 
 def convert(value: Any, annotation: Any) -> Any:
@@ -46,7 +53,11 @@ def convert_option(value: Any, annotation: Any, metadata: Mapping[str, Any]) -> 
     if is_optional(annotation) and is_unset(value):
         return None
     parse = metadata.get("parse")
-    converted = convert(parse(value) if parse else value, annotation)
+    try:
+        parsed = parse(value) if parse else value
+    except (TypeError, OverflowError) as error:  # it met a kind of value, or a number, that it was not written for
+        raise ValueError(type_name(annotation)) from error
+    converted = convert(parsed, annotation)
     if metadata.get("zero_is_unset") and converted == 0:
         return None
     check_range(converted, metadata.get("minimum"), metadata.get("maximum"))
@@ -86,9 +97,11 @@ def literal_value(value: Any) -> Any:
     named = {"true": True, "false": False, "none": None}
     if value.strip().lower() in named:
         return named[value.strip().lower()]
+    if len(value) > LONGEST_LITERAL:
+        return value
     try:
         return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return value
 
 
@@ -128,14 +141,16 @@ def _to_bool(value: Any, arguments: tuple[Any, ...]) -> bool:
 
 
 def _to_int(value: Any, arguments: tuple[Any, ...]) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
-        return int(value)
-    number = _number(value, "a whole number")
-    if not number.is_integer():
-        raise ValueError("a whole number")
-    return int(number)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,20}\s*", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        number = _number(value, "a whole number")
+        if not number.is_integer():
+            raise ValueError("a whole number")
+        value = int(number)
+    if abs(value) > LARGEST:
+        raise ValueError("a whole number of at most 63 bits")
+    return value
 
 
 def _to_float(value: Any, arguments: tuple[Any, ...]) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from library.core.documents import UNUSABLE, DocumentError, parse_json, parse_toml
 from library.core.errors import UserError, did_you_mean, raise_all
 from library.inference.requests import SampleRequest
 from library.inference.samplers import SAMPLERS
@@ -120,11 +119,11 @@ def _from_lines(text: str, file: Path) -> Iterable[Entry]:
 def _from_toml(text: str, file: Path) -> Iterable[Entry]:
     """`[prompt]` with what all prompts share, and `[[prompt.subset]]` for each."""
     try:
-        shared = tomllib.loads(text).get("prompt", {})
-    except tomllib.TOMLDecodeError as error:
+        shared = parse_toml(text).get("prompt", {})
+    except DocumentError as error:
         raise UserError(f"sample_prompts: '{file}' is not readable TOML: {error}.") from error
     subsets = shared.pop("subset", None) if isinstance(shared, dict) else None
-    if not isinstance(subsets, list):
+    if not isinstance(subsets, list) or not all(isinstance(subset, dict) for subset in subsets):
         raise UserError(f"sample_prompts: '{file}' needs a table [[prompt.subset]] for each prompt.")
     for number, subset in enumerate(subsets, start=1):
         yield _from_table({**shared, **subset}, f"{file}, prompt {number}")
@@ -133,8 +132,8 @@ def _from_toml(text: str, file: Path) -> Iterable[Entry]:
 def _from_json(text: str, file: Path) -> Iterable[Entry]:
     """A list of tables, or of lines as in a .txt file."""
     try:
-        items = json.loads(text)
-    except ValueError as error:
+        items = parse_json(text)
+    except DocumentError as error:
         raise UserError(f"sample_prompts: '{file}' is not readable JSON: {error}.") from error
     if not isinstance(items, list) or not all(isinstance(item, (dict, str)) for item in items):
         raise UserError(f"sample_prompts: '{file}' must be a list of prompts.")
@@ -162,17 +161,19 @@ def _take(entry: Entry, given: Mapping[str, Any]) -> None:
             entry.fields[name] = _converted(value, kind)
             _check_range(name, entry.fields[name])
         except ValueError as error:
-            entry.problems.append(f"{key} is '{value}', but must be {error}.")
+            entry.problems.append(f"{key} is '{str(value)[:100]}', but must be {error}.")
 
 
 def _converted(value: Any, kind: type) -> Any:
     if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
         raise ValueError("text" if kind is str else "a number")
-    if kind is int and isinstance(value, float) and value != int(value):
+    if kind is str and UNUSABLE.search(value):
+        raise ValueError("text of whole characters; the terminal may have another encoding than UTF-8")
+    if kind is int and isinstance(value, float) and not value.is_integer():
         raise ValueError("a whole number")
     try:
         return kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("a whole number" if kind is int else "a number") from None
 
 

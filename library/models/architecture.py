@@ -102,6 +102,6 @@ def _sdxl_embedding(shapes: Shapes) -> dict[str, Any]:
 
 
 def _count(shapes: Shapes, numbered: str) -> int:
-    """How many items a numbered list in the names has."""
+    """How many items a numbered list in the names has; one name with a high number does not make it long."""
     pattern = re.compile(numbered)
-    return 1 + max((int(found[1]) for found in map(pattern.match, shapes) if found), default=-1)
+    return len({int(found[1]) for found in map(pattern.match, shapes) if found})

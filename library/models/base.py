@@ -49,7 +49,7 @@ class DiffusionModel(Protocol):
         """Scaled latents of pictures in [-1, 1]; computed again in fp32 where half precision overflows.
 
         Raises:
-            FloatingPointError: not finite in fp32 either.
+            BrokenLatents: not finite in fp32 either.
         """
         ...
 

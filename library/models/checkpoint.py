@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
+from library.core.pickles import is_pickle
 from library.models.location import weight_files
 from library.models.original_names import vae_name
-from library.models.weights import Placement, StoredTensor, Weights, read_header, refuse_pickle, unchanged
+from library.models.weights import Placement, StoredTensor, Weights, read_header, unchanged
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+WIDEST = 1 << 20
+"""Largest number in a component's settings: more features, tokens or positions than any model has."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def read_component(folder: Path, prefer_half: bool = False) -> Component:
     tensors: dict[str, StoredTensor] = {}
     for name in component_files(folder, prefer_half):
         tensors |= read_header(folder / name).tensors
+    _check_settings(config, len(tensors), folder / "config.json")
     if config.get("_class_name") == "AutoencoderKL":
         return Component(config, _vae_weights_of_folder(tensors))
     return Component(config, unchanged(tensors.values()))
@@ -103,8 +107,11 @@ def component_files(folder: Path, prefer_half: bool) -> list[str]:
     names = [entry.name for entry in folder.iterdir()]
     chosen = weight_files(names, prefer_half)
     if not chosen:
-        for name in names:
-            refuse_pickle(folder / name)
+        if pickles := sorted(filter(is_pickle, names)):
+            raise UserError(
+                f"'{folder}' holds its weights in a pickle ({pickles[0]}) alone, which can run any program hidden in it when it "
+                "is opened. Take the model with .safetensors files."
+            )
         raise UserError(f"'{folder}' holds no .safetensors file. Is the download complete?")
     for index in sorted(folder.glob("*.safetensors.index*.json")):
         listed = sorted(set(read_json(index)["weight_map"].values()))
@@ -120,14 +127,42 @@ def read_json(file: Path) -> dict[str, Any]:
     """A settings file.
 
     Raises:
-        UserError: missing or not JSON.
+        UserError: missing, unreadable or not a table in JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        settings = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"'{file}' is missing: the folder is not a complete diffusers model.") from error
-    except ValueError as error:
-        raise UserError(f"'{file}' is not readable JSON: {error}.") from error
+    except OSError as error:
+        raise UserError(f"'{file}' cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, DocumentError) as error:
+        raise UserError(f"'{file}' is not readable JSON: {error}. Fetch the model again.") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"'{file}' holds no settings: a table {{...}} is expected. Fetch the model again.")
+    return settings
+
+
+def _check_settings(config: Mapping[str, Any], tensors: int, file: Path) -> None:
+    """A number in a settings file can ask for modules without end; there are no more of them than tensors.
+
+    Raises:
+        UserError: a number is too large.
+    """
+    for name, number in _numbers(config):
+        if abs(number) > (tensors if "layers" in name else WIDEST):
+            raise UserError(f"'{file}' says {name} = {number}, which is no model of this kind. Fetch the model again.")
+
+
+def _numbers(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Name and value of every whole number, those in lists too."""
+    for name, value in settings.items():
+        items = list(value) if isinstance(value, list) else [value]
+        while items:
+            item = items.pop()
+            if isinstance(item, list):
+                items += item
+            elif isinstance(item, int):
+                yield name, item
 
 
 def _scheduler(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from library.data.types import LatentDistribution
+from library.data.types import BrokenLatents, LatentDistribution
 from library.models.checkpoint import Component
 from library.models.noted_fingerprint import noted_fingerprint
 from library.models.parts import LazyModule, load_vae
@@ -51,24 +51,33 @@ class ImageCoder:
         """Scaled latents, fp32, of pictures in [-1, 1].
 
         Raises:
-            FloatingPointError: not finite in fp32 either.
+            BrokenLatents: not finite in fp32 either.
         """
         mean, std = self._encoded(self.vae(), pixels_BCHW)
         broken_B = _broken(mean) | _broken(std)
         if self._retry(broken_B):
-            mean[broken_B], std[broken_B] = self._encoded(self._precise(), pixels_BCHW[broken_B])
-        _require_finite(mean, "encoding a picture")
+            mean[broken_B], std[broken_B] = self._encoded(self._precise(), pixels_BCHW[broken_B.to(pixels_BCHW.device)])
+            broken_B = _broken(mean) | _broken(std)
+        if bool(broken_B.any()):
+            raise BrokenLatents(broken_B.nonzero().flatten().tolist())
         return LatentDistribution((mean - self._scale.shift) * self._scale.factor, std * self._scale.factor)
 
     @torch.no_grad()
     def decode(self, latents_BChw: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W), fp32, in [-1, 1]."""
+        """Pictures (B, 3, H, W), fp32, in [-1, 1].
+
+        Raises:
+            FloatingPointError: not finite in fp32 either.
+        """
         raw = latents_BChw.to(self._device).float() / self._scale.factor + self._scale.shift
         pixels = _decoded(self.vae(), raw)
         broken_B = _broken(pixels)
         if self._retry(broken_B):
             pixels[broken_B] = _decoded(self._precise(), raw[broken_B])
-        _require_finite(pixels, "decoding latents")
+        if not bool(pixels.isfinite().all()):
+            raise FloatingPointError(
+                "decoding latents gives values that are not finite, in fp32 too: the VAE's file is damaged"
+            )
         return pixels.clamp(-1, 1)
 
     def fingerprint(self, notes: Path | None = None) -> str:
@@ -104,7 +113,7 @@ class ImageCoder:
 def latent_scale(component: Component) -> LatentScale:
     """The scale of a VAE's latents; SD 1.x folders from before the setting existed leave it out."""
     config = component.config
-    return LatentScale(config.get("scaling_factor") or 0.18215, config.get("shift_factor") or 0.0)
+    return LatentScale(float(config.get("scaling_factor") or 0.18215), float(config.get("shift_factor") or 0.0))
 
 
 def stride(component: Component) -> int:
@@ -125,8 +134,3 @@ def _decoded(vae: nn.Module, raw_BChw: Tensor) -> Tensor:
 def _broken(values_BCHW: Tensor) -> Tensor:
     """(B,) whether a sample is not finite somewhere."""
     return ~values_BCHW.isfinite().flatten(1).all(dim=1)
-
-
-def _require_finite(values: Tensor, doing: str) -> None:
-    if not bool(values.isfinite().all()):
-        raise FloatingPointError(f"{doing} gives values that are not finite, in fp32 too: the VAE's file is damaged")

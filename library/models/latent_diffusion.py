@@ -81,7 +81,7 @@ class LatentDiffusion:
         """Scaled latents, fp32, of pictures in [-1, 1].
 
         Raises:
-            FloatingPointError: not finite in fp32 either.
+            BrokenLatents: not finite in fp32 either.
         """
         return self._images.encode(pixels_BCHW)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from library.config.places import reachable
 from library.core.errors import UserError, did_you_mean
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,12 +28,15 @@ def locate(name: str, key: str, prefer_half: bool = False) -> Path:
     Raises:
         UserError: nothing is there, or the hub cannot be reached.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(reachable(name))
+    except ValueError as error:
+        raise UserError(f'{key} = "{name}": expected {error}.') from error
     if path.exists():
         return path
     if not HUB_NAME.fullmatch(name) or path.suffix in (".safetensors", ".ckpt"):
         raise UserError(f"{key}: there is no file or folder '{name}'.{_near(path)}")
-    return _cached_snapshot(name) or _download(name, key, prefer_half)
+    return _cached_snapshot(name, key) or _download(name, key, prefer_half)
 
 
 def weight_files(names: Iterable[str], prefer_half: bool) -> list[str]:
@@ -65,15 +69,21 @@ def _near(path: Path) -> str:
     return did_you_mean(path.name, siblings)
 
 
-def _cached_snapshot(name: str) -> Path | None:
-    """The hub's local copy, when it holds the weights of a model (a cached tokenizer alone does not do)."""
+def _cached_snapshot(name: str, key: str) -> Path | None:
+    """The hub's local copy, when it holds the weights of a model (a cached tokenizer alone does not do).
+
+    Raises:
+        UserError: the hub has no such names.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         snapshot = Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    except HFValidationError as error:
+        raise UserError(f"{key}: there is no file or folder '{name}', and no such name on the hub. {error}") from error
     return snapshot if any(snapshot.rglob("*.safetensors")) else None
 
 

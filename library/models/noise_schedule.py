@@ -28,6 +28,8 @@ STABLE_DIFFUSION: dict[str, Any] = {
     "beta_end": 0.012,
 }
 
+MOST_TIMESTEPS = 10_000
+
 
 def noise_process(
     scheduler: Mapping[str, Any], prediction: Prediction, zero_snr: bool, device: torch.device
@@ -52,8 +54,15 @@ def training_betas(scheduler: Mapping[str, Any]) -> Tensor:
     """The variances (T,) before any rescaling, float64.
 
     Raises:
-        UserError: a schedule that is not known.
+        UserError: a schedule that is not known, or that is none.
     """
+    betas = _stated_betas(scheduler)
+    if betas.ndim != 1 or not len(betas) or not ((betas > 0) & (betas <= 1)).all():
+        raise UserError("scheduler_config.json: its betas are not variances between 0 and 1. Fetch the model again.")
+    return betas
+
+
+def _stated_betas(scheduler: Mapping[str, Any]) -> Tensor:
     if scheduler.get("trained_betas") is not None:
         return torch.tensor(scheduler["trained_betas"], dtype=torch.float64)
     settings = STABLE_DIFFUSION | {key: scheduler[key] for key in STABLE_DIFFUSION if key in scheduler}
@@ -62,6 +71,7 @@ def training_betas(scheduler: Mapping[str, Any]) -> Tensor:
         raise UserError(
             f"scheduler_config.json: beta_schedule is '{settings['beta_schedule']}'; known are {', '.join(sorted(named))}."
         )
-    return named[settings["beta_schedule"]](
-        settings["beta_start"], settings["beta_end"], settings["num_train_timesteps"]
-    )
+    steps = settings["num_train_timesteps"]
+    if not isinstance(steps, int) or not 0 < steps <= MOST_TIMESTEPS:
+        raise UserError(f"scheduler_config.json: num_train_timesteps is {steps}, expected 1 to {MOST_TIMESTEPS}.")
+    return named[settings["beta_schedule"]](settings["beta_start"], settings["beta_end"], steps)

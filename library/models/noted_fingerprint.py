@@ -10,6 +10,7 @@ import re
 import time
 from pathlib import Path
 
+from library.core.errors import UserError
 from library.core.files import write_atomically
 from library.data.cache import digest
 from library.models.weights import Weights, fingerprint
@@ -54,7 +55,7 @@ def noted_fingerprint(weights: Weights, notes: Path | None) -> str:
         return found
     try:
         write_atomically(note, lambda temporary: temporary.write_text(found, encoding="utf-8"))
-    except OSError:  # a folder that cannot be written costs time in the next run, nothing else
+    except UserError:  # a folder that cannot be written costs time in the next run, nothing else
         return found
     return found
 

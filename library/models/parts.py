@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from library.core.errors import UserError
+from library.core.memory import give_back_memory, needing_memory
 from library.models.attention.processor import use_plain_attention
 from library.models.checkpoint import Component
 from library.models.convolution import speed_up_small
@@ -19,6 +19,13 @@ from library.models.quantised import PACKINGS
 from library.models.weights import fill
 
 Module = TypeVar("Module", bound=nn.Module)
+
+SMALLER = (
+    'mixed_precision = "bf16" halves an fp32 model, quantize_base = "int8" halves the UNet again, and blocks_to_swap leaves '
+    "blocks of it in the CPU's memory. cache_latents, and cache_text_encoder_outputs with network_train_unet_only, spare the "
+    "encoders while the UNet is there."
+)
+"""Settings by which a model takes less memory."""
 
 
 class LazyModule(Generic[Module]):
@@ -35,9 +42,10 @@ class LazyModule(Generic[Module]):
 
     def __call__(self) -> Module:
         if self._module is None:
-            module = self._load()
-            for prepare in self._prepare:
-                prepare(module)
+            with needing_memory("while a part of the model was loaded", SMALLER):
+                module = self._load()
+                for prepare in self._prepare:
+                    prepare(module)
             self._module = module
         return self._module
 
@@ -52,9 +60,7 @@ class LazyModule(Generic[Module]):
         if self._module is None:
             return
         self._module = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
 
 
 def load_unet(
@@ -79,7 +85,7 @@ def load_unet(
     if attention == "xformers":
         check_xformers(device)
     unet = fill(
-        _without_memory(lambda: UNet2DConditionModel.from_config(dict(component.config))),
+        _without_memory(component, lambda: UNet2DConditionModel.from_config(dict(component.config))),
         component.weights,
         dtype,
         device,
@@ -102,9 +108,8 @@ def load_vae(component: Component, dtype: torch.dtype, device: torch.device) -> 
     """diffusers' AutoencoderKL with its weights."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return fill(
-        _without_memory(lambda: AutoencoderKL.from_config(dict(component.config))), component.weights, dtype, device
-    )
+    empty = _without_memory(component, lambda: AutoencoderKL.from_config(dict(component.config)))
+    return fill(empty, component.weights, dtype, device)
 
 
 def load_text_encoder(
@@ -118,9 +123,9 @@ def load_text_encoder(
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     architecture: Any = CLIPTextModelWithProjection if projected else CLIPTextModel
-    config = CLIPTextConfig(**{**component.config, "attention_dropout": 0.0})
+    settings = {**component.config, "attention_dropout": 0.0}
     return fill(
-        _without_memory(lambda: architecture(config)),
+        _without_memory(component, lambda: architecture(CLIPTextConfig(**settings))),
         component.weights,
         dtype,
         device,
@@ -147,9 +152,20 @@ def check_xformers(device: torch.device) -> None:
         )
 
 
-def _without_memory(build: Callable[[], Module]) -> Module:
-    """A module whose parameters have shapes and no storage."""
+def _without_memory(component: Component, build: Callable[[], Module]) -> Module:
+    """A module whose parameters have shapes and no storage.
+
+    Raises:
+        UserError: the component's settings are not those of such a module.
+    """
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
-        return build()
+    try:
+        with init_empty_weights(include_buffers=False):
+            return build()
+    except Exception as error:  # whatever the libraries say of settings that a file may give
+        file = next((stored.file for stored in component.weights), "the model")
+        raise UserError(
+            f"no module can be built with the settings that belong to '{file}' ({type(error).__name__}: {error}). "
+            "The model is damaged, or of a kind that is not known here; fetch it again."
+        ) from error

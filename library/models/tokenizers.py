@@ -170,7 +170,7 @@ def _from_transformers(source: str, pad: int | None, told_as: str, local_only: b
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever the libraries say of files that may hold anything
         raise UserError(f"{told_as} is no CLIP tokenizer: {_first_line(error)}") from error
     if len(tokenizer) < 4:
         raise UserError(f"{told_as} is no CLIP tokenizer: it needs vocab.json and merges.txt, or tokenizer.json.")

@@ -19,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from library.core.errors import UserError
+from library.core.pickles import refuse_pickle
 from library.models.quantised import Packing, fill_quantised, quantisable, quantise
 
 GROUP_BYTES = 128 << 20
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+PACKED = ("F4", "F6")
+"""Types of less than a byte, several values in one element: their shapes say nothing without the program that packed them."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -84,21 +86,10 @@ def read_header(file: Path) -> FileHeader:
         ) from error
     except OSError as error:
         raise UserError(f"'{file}' cannot be read: {error}.") from error
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None) or {}
+    if packed := sorted({entry["dtype"] for entry in entries.values() if entry["dtype"].startswith(PACKED)}):
+        raise UserError(f"'{file}' holds weights in {', '.join(packed)}, which are not read. Take an fp16 version.")
     return FileHeader({key: _stored(file, key, entry) for key, entry in entries.items()}, metadata)
-
-
-def refuse_pickle(file: Path) -> None:
-    """A pickle can run any program when it is loaded, and cannot be memory-mapped.
-
-    Raises:
-        UserError: the file's ending is that of a pickle.
-    """
-    if file.suffix.lower() in PICKLES:
-        raise UserError(
-            f"'{file}' is a pickle ('{file.suffix}'), which can run any program hidden in it when it is opened, so it is "
-            "not read. Take the .safetensors version of the model, or convert this one where you trust it."
-        )
 
 
 def unchanged(tensors: Iterable[StoredTensor]) -> dict[StoredTensor, tuple[Placement, ...]]:

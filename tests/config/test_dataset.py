@@ -156,7 +156,7 @@ def test_mistakes_in_tables_are_told_at_once_with_file_and_table(tmp_path: Path)
         "datasets[0]: 'is_reg' belongs in [[datasets.subsets]]",
         'datasets[0].subsets[0]: image_dir = "nowhere": no such folder',
         "datasets[0].subsets[0]: 'batch_size' belongs in [[datasets]]",
-        "datasets[0].subsets[0]: num_repeats = 0: expected at least 1",
+        "datasets[0].subsets[0]: num_repeats = 0: expected a number from 1 to 100000",
         "datasets[0].subsets[1]: neither image_dir nor metadata_file",
         "datasets[1]: no [[datasets.subsets]]",
     ):

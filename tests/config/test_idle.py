@@ -19,6 +19,9 @@ LEFT_TO_TABLES = "has no effect as dataset tables are given"
 
 # (what is set in vain, what is said of it, what gives it an effect)
 IN_VAIN = [
+    ("resume_with_changes = true", "without resume", "resume = 'latest'"),
+    ("halve_batch_on_oom = true", "has no effect with train_batch_size = 1", "train_batch_size = 2"),
+    ("nan_limit = 3", 'without on_nan = "skip" or "rollback"', 'on_nan = "skip"'),
     ("dataset_repeats = 2", "has no effect without in_json", "in_json = 'data.json'"),
     ("vae_batch_size = 2", "without cache_latents", "cache_latents_to_disk = true"),
     (
@@ -125,6 +128,7 @@ def test_a_setting_whose_effect_another_takes_away_warns(load: Load, text: str, 
 def test_every_rule_is_tried_here() -> None:
     tried = " ".join(text for text, *_ in [*IN_VAIN, *AGAINST_EACH_OTHER])
     untried = {"reg_data_dir", "in_json", "train_data_dir", "metadata_description", "metadata_license"}
+    untried.add("allow_pickle")  # needs a file: tests/models/test_pickles.py
     assert {key for rule in IDLE for key in rule.keys if f"{key} = " not in tried} == untried
     assert all(key in catalog() for rule in IDLE for key in rule.keys)
 

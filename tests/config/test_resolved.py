@@ -18,8 +18,8 @@ from library.config.schema import Config
 from library.config.values import is_unset
 from library.core.errors import UserError
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
-    "\\${}x\"'\n\t\x00\x7f\x85 ", max_size=12
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30) | st.text(
+    "\\${}x\"'\n\t\x01\x7f\x85 ", max_size=12
 )
 KEYS = TEXT
 VALUES = st.recursive(

@@ -10,8 +10,6 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from library.core.errors import UserError
-from library.models.checkpoint import read_folder
-from library.models.image_coding import ImageCoder
 
 FAMILIES = ("sd15", "sd2_v", "sdxl")
 PROMPTS = ["a cat", "a dog on the moon, best quality, upper body"]
@@ -246,54 +244,6 @@ def test_another_vae_is_used(tiny, load, pipeline):
         assert not torch.allclose(latents.mean, own.mean)
     with pytest.raises(UserError, match="vae: there is no file or folder"):
         load(tiny("sd15", "folder"), vae="nowhere.safetensors")
-
-
-class OverflowingVae:
-    """Stands for a VAE in half precision: pictures brighter than half overflow in it."""
-
-    def __init__(self, vae, seen):
-        self.vae, self.seen = vae, seen
-
-    def parameters(self):
-        return self.vae.parameters()
-
-    def to(self, **layout):
-        self.vae.to(**layout)
-        return self
-
-    def encode(self, pixels_BCHW):
-        encoded = self.vae.encode(pixels_BCHW)
-        half = next(self.vae.parameters()).dtype == torch.float16
-        self.seen.append((half, len(pixels_BCHW)))
-        if half:
-            encoded.latent_dist.mean[pixels_BCHW.mean(dim=(1, 2, 3)) > 0.5] = torch.nan
-        return encoded
-
-
-def test_only_pictures_that_overflow_are_encoded_again_in_fp32(tiny, monkeypatch, caplog):
-    from library.models import image_coding
-
-    seen, load_vae = [], image_coding.load_vae
-    monkeypatch.setattr(image_coding, "load_vae", lambda *args: OverflowingVae(load_vae(*args), seen))
-    component = read_folder(tiny("sd15", "folder")).component("vae")
-    coder = ImageCoder(component, torch.float16, torch.device("cpu"))
-    pixels = torch.stack([torch.full((3, 16, 16), value) for value in (0.0, 0.9, -0.9)])
-    with caplog.at_level(logging.WARNING):
-        latents = coder.encode(pixels)
-        coder.encode(pixels)
-    assert seen == [(True, 3), (False, 1)] * 2
-    assert sum("overflows" in record.message for record in caplog.records) == 1
-    exact = ImageCoder(component, torch.float32, torch.device("cpu")).encode(pixels)
-    torch.testing.assert_close(latents.mean[1], exact.mean[1])
-    assert latents.mean.isfinite().all()
-
-
-def test_a_damaged_vae_is_told(tiny, monkeypatch):
-    component = read_folder(tiny("sd15", "folder")).component("vae")
-    coder = ImageCoder(component, torch.float32, torch.device("cpu"))
-    coder.vae().encoder.conv_in.weight.data.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="file is damaged"):
-        coder.encode(torch.zeros(1, 3, 16, 16))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,12 @@ from typing import Any, Literal
 
 from library.config.schema.fields import option, parse_range, parse_size
 
+LONGEST_SIDE = 16384
+"""Pixels; beyond it a bucket list has no end and no picture a place in memory."""
+
+MOST_REPEATS = 100_000
+"""An epoch is listed showing by showing; a folder named by its date, `20260101_trip`, asks for twenty million."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -24,7 +30,7 @@ class DataConfig:
     """Datasets ([[datasets]] tables with [[datasets.subsets]])."""
     in_json: str | None = option(None, path="input")
     """Metadata of train_data_dir: a .json or .jsonl file that maps pictures to captions and tags."""
-    dataset_repeats: int = option(1, minimum=1)
+    dataset_repeats: int = option(1, minimum=1, maximum=MOST_REPEATS)
     """Repeats of the pictures of in_json."""
     trigger_word: str = ""
     """The word that calls the character or style. Checked in captions, written into the LoRA's metadata, and used by
@@ -57,17 +63,17 @@ class DataConfig:
 class BucketConfig:
     """Sizes that pictures are brought to. Each dataset may have its own."""
 
-    resolution: list[int] = option(factory=lambda: [512, 512], parse=parse_size)
+    resolution: list[int] = option(factory=lambda: [512, 512], parse=parse_size, maximum=LONGEST_SIDE)
     """Training size: 512, [768, 512] or "768,512". With buckets, its area."""
     train_batch_size: int = option(1, minimum=1, aliases=("batch_size",))
     """Pictures in a batch, for each process."""
     enable_bucket: bool = False
     """Keep the pictures' aspect ratios: group them in buckets of similar shape."""
-    min_bucket_reso: int = option(256, minimum=1)
+    min_bucket_reso: int = option(256, minimum=1, maximum=LONGEST_SIDE)
     """Shortest side of a bucket."""
-    max_bucket_reso: int = option(1024, minimum=1)
+    max_bucket_reso: int = option(1024, minimum=1, maximum=LONGEST_SIDE)
     """Longest side of a bucket."""
-    bucket_reso_steps: int = option(64, minimum=8)
+    bucket_reso_steps: int = option(64, minimum=8, maximum=LONGEST_SIDE)
     """Bucket sides are multiples of this."""
     bucket_no_upscale: bool = False
     """Never enlarge a picture: small ones make buckets of their own size."""
@@ -146,7 +152,7 @@ class SubsetConfig:
     """A .json or .jsonl file that maps pictures to captions, in place of caption files."""
     is_reg: bool = False
     """These are regularisation pictures."""
-    num_repeats: int = option(1, minimum=1)
+    num_repeats: int = option(1, minimum=1, maximum=MOST_REPEATS)
     """How often each picture is used in an epoch."""
     class_tokens: str | None = None
     """Caption of pictures that have no caption file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
@@ -48,7 +49,7 @@ def option(
 def parse_size(value: Any) -> list[int]:
     """`512`, `"768,512"` or `[768, 512]` as [width, height]."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    numbers = [int(part) for part in parts if str(part).strip().isdecimal()]
+    numbers = [int(part) for part in parts if re.fullmatch(r"\s*\d{1,9}\s*", str(part))]
     if len(numbers) != len(parts):
         numbers = []
     if len(numbers) == 1:
@@ -74,6 +75,24 @@ def parse_steps(value: Any) -> float:
     except (TypeError, ValueError):
         raise ValueError('a whole number of steps, a share of the run below 1, or a percentage such as "10%"') from None
     return steps
+
+
+def parse_duration(value: Any) -> float:
+    """A time in seconds: "7h30m", "90m", "1d", "01:30:00", or a number of seconds."""
+    text = str(value).strip().lower().replace(" ", "")
+    units = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d)", text)
+    if units and text:
+        seconds = sum(int(number or 0) * size for number, size in zip(units.groups(), (86400, 3600, 60, 1)))
+    elif clock:
+        seconds = sum(int(number) * size for number, size in zip(clock.groups(), (3600, 60, 1)))
+    elif re.fullmatch(r"\d+", text):
+        seconds = int(text)
+    else:
+        seconds = 0
+    if seconds == 0:
+        raise ValueError('a time such as "7h30m", "90m", "01:30:00", or a number of seconds')
+    return float(seconds)
 
 
 def parse_numbers(value: Any) -> list[float]:

@@ -15,11 +15,15 @@ class ModelConfig:
     """Which model is trained. Its family (SD 1.x, SD 2.x, SDXL) is recognised from the weights."""
 
     pretrained_model_name_or_path: str = option("", path="input")
-    """A diffusers folder, a single .safetensors file as downloaded from model sites, or a hub name."""
+    """A diffusers folder, a single .safetensors file as downloaded from model sites, or a hub name. For .ckpt see allow_pickle."""
     vae: str | None = option(None, path="input")
     """Another VAE: a folder, a .safetensors file or a hub name."""
     tokenizer: str | None = option(None, path="input")
     """Folder or hub name of the CLIP tokenizer. Needed only with single files, where the hub cache does not hold one."""
+    allow_pickle: bool = False
+    """Read a base model, VAE or LoRA in a .ckpt, .pt, .pth or .bin file too. Its tensors are taken out once, into a safetensors
+    file in the folder of the caches, by PyTorch's reader for weights alone, which runs nothing that is in the file. Such files are
+    made to run programs, though, and a fault in that reader would let them: allow it only where you trust who made the file."""
     model_family: str | None = None
     """Name of the model family. Unset: recognised from the weights; if set, it must agree with them."""
     v2: bool | None = None

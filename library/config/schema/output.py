@@ -40,6 +40,9 @@ class SavingConfig:
     """Continue from this state folder; `latest` finds the newest of output_name in output_dir."""
     resume_with_new_schedule: bool = False
     """When a resumed run has another length: follow the new learning-rate curve instead of the old one."""
+    resume_with_changes: bool = False
+    """Continue although settings, data or the base model are not those of the state, and with the new ones (another learning rate,
+    say). Without it such a run stops and says what has changed."""
     no_metadata: bool = False
     """Write only the metadata that other programs need to load the file."""
     training_comment: str | None = None

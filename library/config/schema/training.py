@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from library.config.schema.fields import named_in, option, parse_arguments, parse_numbers, parse_steps
+from library.config.schema.fields import named_in, option, parse_arguments, parse_duration, parse_numbers, parse_steps
 from library.core.registry import LOSS_WEIGHTINGS, OPTIMIZERS, SCHEDULES
 
 
@@ -17,6 +17,9 @@ class TrainingConfig:
     """Optimizer updates."""
     max_train_epochs: int | None = option(None, minimum=1, zero_is_unset=True)
     """Epochs; overrides max_train_steps."""
+    max_train_time: float | None = option(None, parse=parse_duration, zero_is_unset=True)
+    """Stop when this long has passed since the start, early enough to save the state before: "7h30m", "90m", "01:30:00", or
+    seconds. The exit status is then 6, and `resume = "latest"` continues."""
     gradient_accumulation_steps: int = option(1, minimum=1)
     """Batches summed into one optimizer update."""
     gradient_checkpointing: bool | Literal["selective"] = False
@@ -28,6 +31,15 @@ class TrainingConfig:
     """Seed of everything random. Unset: drawn, and written into the log and the metadata."""
     max_grad_norm: float = option(1.0, minimum=0)
     """Largest norm of the gradient; it is scaled down to this. 0 leaves it alone."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """What to do when a loss or gradient is NaN or infinite, beyond the overflows that fp16 is expected to have. No weight changes
+    because of it in any case. stop: end the run and say what caused it. skip: leave the update out. rollback: go back to the
+    weights of the last saved state or end of an epoch, whichever was later, and go on with the pictures that come next."""
+    nan_limit: int = option(10, minimum=0)
+    """Updates that may be skipped or rolled back before the run stops all the same."""
+    halve_batch_on_oom: bool = False
+    """Where a pass runs out of memory, do it and all later ones of its size in two halves, and these in halves again if need be,
+    at the same effective batch: the result is the same but for rounding and dropout. Otherwise the run stops with status 4."""
     ema_decay: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Keep a running average of the LoRA's weights with this decay (0.999), and save the average."""
     cuda_graphs: bool = True

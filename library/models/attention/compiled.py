@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from library.core.errors import UserError
 from library.core.files import write_atomically
 
 log = logging.getLogger("dojo")
@@ -111,7 +112,7 @@ def library() -> ctypes.CDLL | None:
         if not built.exists():
             write_atomically(built, lambda path: _build(str(compiler), path))
         return ctypes.CDLL(str(built))
-    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+    except (subprocess.SubprocessError, OSError, RuntimeError, UserError) as error:
         log.warning(
             "attention: the CPU kernel cannot be used, so PyTorch's slower one is: %s. It is built in ~/.cache/lora-dojo, or where "
             "XDG_CACHE_HOME says.",

@@ -1,0 +1,86 @@
+"""TOML and JSON from outside, parsed into what the rest of the program can hold, or refused with a reason.
+
+The parsers themselves let through, or fall over, what a file may well hold: nesting that exhausts the stack, numbers of thousands
+of digits, halves of characters that cannot be printed, and zero characters that no path may have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+DEEPEST = 32
+"""Levels of lists and tables; no document that means something here has more than six."""
+
+MOST_PARTS = 64
+"""Of a dotted TOML key; the parser's time grows with their square."""
+
+LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{MOST_PARTS}}}""")
+UNUSABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class DocumentError(ValueError):
+    """What is wrong with a document, to stand in a message that names its file."""
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML document.
+
+    Raises:
+        DocumentError: not TOML, or a content that nothing here can use.
+    """
+    if found := LONG_KEY.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise DocumentError(f"A key has more than {MOST_PARTS} parts (at line {line}, column 1)")
+    return _parsed(tomllib.loads, text)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON document.
+
+    Raises:
+        DocumentError: not JSON, or a content that nothing here can use.
+    """
+    return _parsed(json.loads, text)
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        document = parse(text)
+    except RecursionError:
+        raise DocumentError(_TOO_DEEP) from None
+    except ValueError as error:
+        many_digits = "Exceeds the limit" in str(error)  # Python's own message goes on to settings of the interpreter
+        raise DocumentError("A number has thousands of digits" if many_digits else str(error)) from error
+    for string in _strings(document):
+        if found := UNUSABLE.search(string):
+            raise DocumentError(f"The text {_shortened(string)} holds U+{ord(found[0]):04X}, which is no character")
+    return document
+
+
+def _strings(document: Any) -> Iterator[str]:
+    """Every text and key in the document.
+
+    Raises:
+        DocumentError: it is nested too deeply.
+    """
+    level = [document]
+    for _ in range(DEEPEST):
+        tables = [value for value in level if isinstance(value, dict)]
+        lists = [value for value in level if isinstance(value, list)]
+        yield from (value for value in level if isinstance(value, str))
+        yield from (key for table in tables for key in table)
+        level = [item for table in tables for item in table.values()] + [item for each in lists for item in each]
+        if not level:
+            return
+    raise DocumentError(_TOO_DEEP)
+
+
+def _shortened(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+_TOO_DEEP = f"Lists and tables are nested more than {DEEPEST} deep"
