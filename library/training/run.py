@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,11 @@ from library.config.resolved import as_flat_dict
 from library.config.schema import Config
 from library.core.errors import UserError
 from library.core.runtime import keep_freed_memory, use_all_cores
-from library.training.checkpoint import Position, changes_since, find_state, read_position
+from library.core.signals import Signals
+from library.core.terminal import harmless
+from library.training.processes.agreement import require_same_settings, require_same_state
+from library.training.state.changes import check_settings
+from library.training.state.checkpoint import Position, find_state, read_position
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,6 +47,8 @@ class Run:
     """Time of the first start of this run, in seconds since 1970."""
     now: float
     """Time of this start."""
+    signals: Signals = field(default_factory=Signals)
+    """What asks the run to stop."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class Run:
     def say(self, text: str) -> None:
         """Tell the user, once."""
         if self.is_main:
-            print(text, flush=True)
+            print(harmless(text), flush=True)
 
     def tell_all(self, texts: Sequence[str]) -> None:
         """Tell the user several things."""
@@ -90,26 +96,27 @@ class Run:
             self.say(text)
 
 
-def start_run(loaded: LoadedConfig) -> Run:
-    """Join the other processes, find the state to resume, settle the seed, and tell what was decided for the user.
+def start_run(loaded: LoadedConfig, accelerator: Accelerator) -> Run:
+    """Find the state to resume, settle the seed, and tell what was decided for the user.
 
     Raises:
-        UserError: the launcher wants an engine that is not used, or the state cannot be resumed with this configuration.
+        UserError: the launcher wants an engine that is not used, the state cannot be resumed with this configuration, or the
+            processes do not agree.
     """
-    from accelerate import Accelerator
-
     config = loaded.config
     keep_freed_memory()
     logging.getLogger("bitsandbytes").setLevel(
         logging.ERROR
     )  # it warns of kernels for 4-bit weights, which are not used
-    accelerator = Accelerator(mixed_precision="no")
     _refuse_other_engines(accelerator)
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    require_same_settings(accelerator, as_flat_dict(config))
     state = _state(config)
     position = None if state is None else read_position(state)
-    changes = [] if position is None else changes_since(position, as_flat_dict(config))
+    require_same_state(accelerator, state, position)
+    on_request = config.saving.resume_with_changes
+    changes = [] if position is None else check_settings(position, as_flat_dict(config), on_request)
     now = time.time()
     seed = position.seed if position is not None else _agreed_seed(config.training.seed, accelerator)
     seeded = replace(config, training=replace(config.training, seed=seed))
@@ -120,7 +127,7 @@ def start_run(loaded: LoadedConfig) -> Run:
         run.say(f"seed: {seed}")
     if position is not None:
         run.say(f"resuming from {state} at step {position.step}")
-    run.tell_all([f"changed since then: {change}" for change in changes])
+    run.tell_all([f"changed since the state was saved: {change}" for change in changes])
     return run
 
 
