@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from library.core.disk import stray_failure
 from library.core.errors import UserError
+from library.core.memory import is_out_of_memory, out_of_memory
 
 log = logging.getLogger("dojo")
 
@@ -23,18 +26,49 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command; a user's mistake is told as one message without a traceback, and becomes the exit status."""
     quiet_libraries()
+    show_anything()
     try:
         return main() or 0
     except UserError as error:
-        process = os.environ.get("RANK", "0")
-        print(f"error{f' in process {process}' if process != '0' else ''}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _told(error)
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # flushed at exit
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        told = out_of_memory(error) if is_out_of_memory(error) else stray_failure(error)
+        if told is None:
+            raise
+        told.__context__ = error.__context__
+        return _told(told)
+
+
+def _told(last: UserError) -> int:
+    """Tell of the error, and before it of those on whose way out it came: the first one says why the command ends."""
+    found, error = [last], _earlier(last)
+    while error is not None:
+        if isinstance(error, UserError):
+            found.append(error)
+        error = _earlier(error)
+    process = os.environ.get("RANK", "0")
+    name = f"error{f' in process {process}' if process != '0' else ''}"
+    messages = dict.fromkeys(str(each) for each in reversed(found))
+    with suppress(OSError):  # what we say goes to the disk that is full
+        print("\n".join(f"{name}: {message}" for message in messages), file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # flushed at exit
+    return found[-1].exit_code
+
+
+def _earlier(error: BaseException) -> BaseException | None:
+    """The error that was on its way out when this one came, not counting those of which this one is the wording."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return None if error.__suppress_context__ else error.__context__
 
 
 def use_all_cores(processes: int) -> int:
@@ -60,6 +94,13 @@ def available_cores() -> int:
 def quiet_libraries() -> None:
     """Keep back what libraries say of features that are not used (bitsandbytes of its 4-bit kernels, on import)."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def show_anything() -> None:
+    """Print as an escape what the terminal's encoding lacks: a name of a file must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

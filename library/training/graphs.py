@@ -145,11 +145,24 @@ class CapturedPasses:
         size = len(batch.weight)
         if self._recorder is None:
             return self._ordinary(batch, seed)
-        batch = batch.padded(next((whole for whole in self._batch_sizes if whole >= size), size))
+        batch = self._padded(batch)
         signature = signature_of(batch)
         if signature in self._recordings:
             return self._recordings[signature].run(batch, seed)[:size]
         return self._unrecorded(signature, batch, seed, self._recorder)[:size]
+
+    def forget(self, batch: Batch) -> None:
+        """Drop what is kept for batches like this one, which memory does not suffice for."""
+        signature = signature_of(self._padded(batch))
+        self._recordings.pop(signature, None)
+        self._uses.pop(signature, None)
+
+    def _padded(self, batch: Batch) -> Batch:
+        """Filled up to a usual size; parts are not, which are to be smaller."""
+        size = len(batch.weight)
+        return (
+            batch if batch.part else batch.padded(next((whole for whole in self._batch_sizes if whole >= size), size))
+        )
 
     def _unrecorded(self, signature: Signature, batch: Batch, seed: int, recorder: Recorder) -> Tensor:
         """An ordinary pass, and after enough of them the recording."""

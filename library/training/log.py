@@ -6,52 +6,56 @@ import math
 from collections import deque
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from library.training.loop import Span, StepReport
+from library.training.spikes import Spikes
 
 NORMS = ("keys_scaled", "average_norm", "maximum_norm")
 """What `Network.limit_norms` tells."""
 
 
 class Board:
-    """A TensorBoard log, or nothing at all when there is no folder."""
+    """A TensorBoard log, or nothing at all when there is no folder.
+
+    Raises:
+        UserError: by every method, where the log cannot be written.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        self._writer = None
+        self._events = None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
+            from library.training.event_file import EventFile  # imports TensorBoard
 
-            self._writer = SummaryWriter(str(folder))
+            self._events = EventFile(folder)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """One point on each curve."""
-        if self._writer is not None:
-            for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+        if self._events is not None:
+            self._events.scalars(values, step)
 
     def image(self, tag: str, picture: Image.Image, step: int) -> None:
         """One picture."""
-        if self._writer is not None:
-            self._writer.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if self._events is not None:
+            self._events.image(tag, picture, step)
 
     def text(self, tag: str, text: str) -> None:
         """A text, shown as Markdown."""
-        if self._writer is not None:
-            self._writer.add_text(tag, text)
+        if self._events is not None:
+            self._events.text(tag, text)
 
     def flush(self) -> None:
         """Bring what was logged to disk."""
-        if self._writer is not None:
-            self._writer.flush()
+        if self._events is not None:
+            self._events.flush()
 
 
 class Log:
     """Writes losses, learning rates, norms and speed; shows the progress bar.
 
-    Losses are means over the global batch, so that they are the same however many processes there are. A step is written
+    Losses are means over the global batch, so that they are the same however many processes there are; averages are over those that
+    are finite numbers. A step is written
     `lag` steps late, so that nobody waits for a GPU.
     """
 
@@ -65,6 +69,7 @@ class Log:
         self.pending: deque[StepReport] = deque()
         self.recent: deque[float] = deque(maxlen=span.updates_per_epoch)
         self.epoch_losses: list[float] = []
+        self.spikes = Spikes()
 
     def before_training(self, step: int) -> None:
         self.bar = tqdm(
@@ -84,6 +89,9 @@ class Log:
     def after_training(self, step: int) -> None:
         self.close()
 
+    def before_stop(self, step: int) -> None:
+        self.close()
+
     def close(self) -> None:
         """Write what is still to be written; also where a run ends before its last step."""
         while self.pending:
@@ -99,8 +107,12 @@ class Log:
     def _write(self, report: StepReport) -> None:
         figures = report.figures.values()
         loss = figures["loss"] / max(1, report.global_size)
-        self.recent.append(loss)
-        self.epoch_losses.append(loss)
+        if math.isfinite(loss):
+            self.recent.append(loss)
+            self.epoch_losses.append(loss)
+        if (spike := self.spikes.watch(report.step, loss, report.batches)) is not None:
+            tqdm.write(spike)
+            self.board.scalars({"loss/spike": loss}, report.step)
         values = {"loss/current": loss, "loss/average": self.average}
         values |= {f"lr/{name}": rate for name, rate in report.rates.items()}
         values |= {f"max_norm/{name}": figures[name] for name in NORMS if name in figures}
@@ -108,7 +120,7 @@ class Log:
         values |= {"speed/steps_per_second": 1 / report.seconds, "speed/waiting_for_data": report.data_seconds}
         if report.step % self.every == 0:
             self.board.scalars(values, report.step)
-        if report.ends_epoch:
+        if report.ends_epoch and self.epoch_losses:
             self.board.scalars({"loss/epoch_average": sum(self.epoch_losses) / len(self.epoch_losses)}, report.epoch)
             self.epoch_losses.clear()
         self.bar.update()

@@ -6,6 +6,7 @@ import math
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,3 +154,28 @@ def test_a_run_that_breaks_off_is_written_to_its_last_step(tmp_path: Path) -> No
         train(log)
     found = curve(EventAccumulator(str(tmp_path)).Reload(), "loss/current")
     assert found == {1: 4.0, 2: 2.0, 3: 1.0}
+
+
+def test_a_broken_loss_is_in_no_average(tmp_path: Path) -> None:
+    log = Log(Board(tmp_path), SPAN, every=1, bar=False, lag=0)
+    log.before_training(0)
+    for step, loss in enumerate((2.0, math.nan, math.inf, 4.0), start=1):
+        log.after_step(report(step, loss))
+    log.after_training(4)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert log.average == 3.0
+    assert curve(events, "loss/average") == {1: 2.0, 2: 2.0, 3: 2.0, 4: 3.0}
+    assert curve(events, "loss/epoch_average") == {1: 2.0, 2: 4.0}
+
+
+def test_a_spike_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(Board(tmp_path), replace(SPAN, last_step=130), every=50, bar=False, lag=LAG)
+    log.before_training(0)
+    pictures = SimpleNamespace(images=["a.png"], timesteps=torch.tensor([31]))
+    for step in range(1, 131):
+        log.after_step(replace(report(step, 9.0 if step == 120 else 0.1 + step / 1000), batches=[pictures]))
+    log.after_training(130)
+    assert curve(EventAccumulator(str(tmp_path)).Reload(), "loss/spike") == {120: 9.0}
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and said[0].startswith("step 120: the loss is 9, where 0.16 is usual.")
+    assert said[0].endswith("a.png at timestep 31.")

@@ -1,4 +1,4 @@
-"""A run rehearsed on the meta device, in the order of the real one, to see how much memory each of its phases takes.
+"""A run gone through on the meta device, in the order of the real one, to see how much memory each of its phases takes.
 
 The model, the network and the trainer are the run's own, built by the same code from the same files, but without weights.
 """
@@ -23,9 +23,11 @@ from library.inference.requests import SampleRequest
 from library.models.base import Part
 from library.models.live_memory import LiveMemory, fused_attention
 from library.models.load import load_model
+from library.models.pickles import without_pickles
 from library.training.batch import Batch
 from library.training.length import Length
 from library.training.run import Run
+from library.training.step import Trainer
 from library.training.trainer import build_trainer, obstacle_of, trained_hosts
 from networks.base import Network
 from networks.build import build_network
@@ -70,6 +72,20 @@ class Demand:
     """They are sampled with guidance, which takes two predictions each."""
 
 
+@dataclass(frozen=True)
+class MetaRun:
+    """A run gone through without weights."""
+
+    phases: Sequence[Phase]
+    """In their order; an estimate adds what the process holds beside."""
+    trainer: Trainer
+    """On the meta device."""
+    kept: float
+    """Bytes that the optimizer keeps for each trained value."""
+    conditioning: Conditioning | None
+    """What is cached of a batch's captions, where they are cached."""
+
+
 def demand_of(run: Run, data: TrainingData, requests: Sequence[SampleRequest]) -> Demand:
     """Of the largest batch, and of the largest picture that is sampled."""
     shares = run.processes * run.config.training.gradient_accumulation_steps
@@ -97,10 +113,10 @@ class _Process:
     is_main_process: bool = False
 
 
-def rehearse(
+def go_through(
     run: Run, length: Length, demand: Demand, memory: LiveMemory, optimizer_cost: tuple[float, float]
-) -> list[Phase]:
-    """The run's phases, in their order.
+) -> MetaRun:
+    """Go through the run's phases.
 
     Args:
         memory: counts; not yet open.
@@ -112,17 +128,17 @@ def rehearse(
         accelerator=cast("Accelerator", _Process(run.rank, run.processes)),
     )
     with _silence(), torch.random.fork_rng(devices=[]), fused_attention():
-        rehearsal = _Rehearsal(without_weights, length, demand, memory)
-        rehearsal.cache()
-        rehearsal.train(*optimizer_cost)
-        if run.config.training.cuda_graphs and obstacle_of(run, rehearsal.trainer.network) is None:
-            rehearsal.record()
+        walk = _Walk(without_weights, length, demand, memory)
+        walk.cache()
+        walk.train(*optimizer_cost)
+        if run.config.training.cuda_graphs and obstacle_of(run, walk.trainer.network) is None:
+            walk.record()
         if demand.previews:
-            rehearsal.preview()
-    return rehearsal.phases
+            walk.preview()
+    return MetaRun(walk.phases, walk.trainer, optimizer_cost[0], walk.conditioning)
 
 
-class _Rehearsal:
+class _Walk:
     """Goes through the phases, and notes the parts of each."""
 
     def __init__(self, run: Run, length: Length, demand: Demand, memory: LiveMemory) -> None:
@@ -132,7 +148,7 @@ class _Rehearsal:
         """Bytes of what the run holds at this point."""
         self.sizes: dict[Part, int] = {}
         """Bytes of the parts that have been used. They stay here, since they weigh nothing."""
-        self.model = load_model(run.config.model, run.dtype, META)
+        self.model = load_model(without_pickles(run.config).model, run.dtype, META)
         data = run.config.data
         self.caches_latents = data.cache_latents
         self.caches_texts = data.cache_text_encoder_outputs
@@ -195,7 +211,7 @@ class _Rehearsal:
     def _network(self, kept: float) -> Network:
         """The network with its trainer."""
         hosts = trained_hosts(self.run, self.model)
-        network = build_network(self.run.config.network, hosts, self.model.family, self.run.seed)
+        network = build_network(without_pickles(self.run.config).network, hosts, self.model.family, self.run.seed)
         self.trainer = build_trainer(self.run, self.model, network, self.length)
         groups, ema = self.trainer.groups, self.trainer.ema
         buffers = [buffer for group in groups for buffer in (group.values, group.gradients)]

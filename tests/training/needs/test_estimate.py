@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from library.config.load import load_config
@@ -19,11 +20,11 @@ from library.models.live_memory import LiveMemory
 from library.models.load import load_model
 from library.models.published import recipe
 from library.models.random_weights import write_folder
-from library.training import estimate
 from library.training.data import batches, build_data, look_through
-from library.training.estimate import GIB, HOLES, in_process, optimizer_cost, tell_memory
 from library.training.length import plan_length
-from library.training.rehearsal import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, rehearse
+from library.training.needs import estimate
+from library.training.needs.estimate import GIB, HOLES, in_process, optimizer_cost, tell_memory
+from library.training.needs.meta_run import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, go_through
 from library.training.run import Run, start_run
 from library.training.trainer import build_trainer, trained_hosts
 from networks.build import build_network
@@ -58,7 +59,8 @@ def started(folders: Path, tmp_path: Path) -> Callable[..., Run]:
             **options,
         }
         threads = torch.get_num_threads()
-        run = start_run(load_config([word for key, value in given.items() for word in (f"--{key}", str(value))]))
+        loaded = load_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+        run = start_run(loaded, Accelerator())
         torch.set_num_threads(threads)
         return run
 
@@ -66,13 +68,13 @@ def started(folders: Path, tmp_path: Path) -> Callable[..., Run]:
 
 
 def phases(run: Run, demand: Demand) -> dict[str, Phase]:
-    found = rehearse(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
-    return {phase.name: phase for phase in found}
+    found = go_through(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
+    return {phase.name: phase for phase in found.phases}
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize("options", [{}, {"network_train_unet_only": "true"}, {"gradient_checkpointing": "true"}])
-def test_the_rehearsed_step_takes_what_the_real_one_takes(
+def test_the_step_without_weights_takes_what_the_real_one_takes(
     family: str, options: dict[str, str], started: Callable[..., Run]
 ) -> None:
     """The real step on the CPU is counted tensor by tensor."""
@@ -93,10 +95,10 @@ def test_the_rehearsed_step_takes_what_the_real_one_takes(
     before = memory.live
     with memory:
         trainer.accumulate(batch)
-    rehearsed = phases(run, demand)["training step"].parts
-    assert rehearsed[ACTIVATIONS] == pytest.approx(memory.peak - before, rel=0.02)
+    counted = phases(run, demand)["training step"].parts
+    assert counted[ACTIVATIONS] == pytest.approx(memory.peak - before, rel=0.02)
     weights = sum(tensor.nbytes for tensor in hosts["unet"].parameters())
-    assert rehearsed["UNet"] == pytest.approx(weights, rel=0.01)
+    assert counted["UNet"] == pytest.approx(weights, rel=0.01)
 
 
 def test_the_largest_batch_is_what_counts(started: Callable[..., Run]) -> None:
@@ -202,9 +204,9 @@ def test_too_little_memory_is_told_with_what_would_help(
     data = build_data(run, *look_through(run), load_model(run.config.model, run.dtype, run.device))
     totals = {"true": 2 * GIB, "false": 5 * GIB}
 
-    def estimated(run: Run, length: object, demand: Demand) -> Phase:
+    def estimated(run: Run, length: object, demand: Demand, only: str | None = None) -> tuple[Phase, None]:
         total = totals[str(run.config.training.gradient_checkpointing).lower()]
-        return Phase("training step", {ACTIVATIONS: total - (2 - demand.batch) * GIB})
+        return Phase("training step", {ACTIVATIONS: total - (2 - demand.batch) * GIB}), None
 
     monkeypatch.setattr(estimate, "estimate", estimated)
     monkeypatch.setattr(estimate, "available", lambda device: 3 * GIB)
@@ -214,7 +216,7 @@ def test_too_little_memory_is_told_with_what_would_help(
     assert "gradient_checkpointing = true: 2.0 GiB; train_batch_size = 1: 4.0 GiB." in told
 
 
-def test_a_network_that_cannot_be_rehearsed_stops_nothing(
+def test_a_network_that_cannot_do_without_weights_stops_nothing(
     started: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = started()
@@ -223,7 +225,7 @@ def test_a_network_that_cannot_be_rehearsed_stops_nothing(
     def fails(*given: object) -> None:
         raise NotImplementedError("no numbers here")
 
-    monkeypatch.setattr(estimate, "rehearse", fails)
+    monkeypatch.setattr(estimate, "go_through", fails)
     with caplog.at_level(logging.WARNING, "dojo"):
         tell_memory(run, data, plan_length(run, 2), [])
     assert "could not be estimated: NotImplementedError: no numbers here" in caplog.text
