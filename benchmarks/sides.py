@@ -76,6 +76,8 @@ class Ours:
     """`train_network.py` as far as the loop, and then its loop's body by hand."""
 
     def __init__(self, workload: Workload) -> None:
+        from accelerate import Accelerator
+
         from library.config.load import load_config
         from library.models.load import load_model
         from library.training.data import batches, build_data, cache_all, look_through
@@ -84,7 +86,7 @@ class Ours:
         from library.training.trainer import build_trainer, trained_hosts
         from networks.build import build_network
 
-        run = start_run(load_config(command_line(workload)))
+        run = start_run(load_config(command_line(workload)), Accelerator())
         datasets, pictures = look_through(run)
         model = load_model(run.config.model, run.dtype, run.device)
         data = build_data(run, datasets, pictures, model)

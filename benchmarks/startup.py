@@ -134,13 +134,13 @@ class Marks:
 
 
 def run_marked(argv: list[str]) -> None:
-    """train_network.py with a mark after each statement of its `main`."""
+    """train_network.py with a mark after each statement of its `train`."""
     file = ROOT / "train_network.py"
     sys.argv = [str(file), *argv]
     marks = Marks()
     marks("launcher and interpreter")
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    (body,) = (node.body for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
     for place in range(len(body), 0, -1):
         statement = body[place - 1]
         label = "imports" if isinstance(statement, ast.With) else ast.unparse(statement).split("\n")[0]

@@ -64,6 +64,7 @@ def _restore(optimizer: torch.optim.Optimizer, number: int, index: int, saved: d
     group = optimizer.param_groups[number]
     parameter = group["params"][index]
     if not saved:
+        optimizer.state.pop(parameter, None)
         return
     if _is_bitsandbytes(optimizer):
         optimizer.init_state(group, parameter, number, index)  # type: ignore[attr-defined]

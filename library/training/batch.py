@@ -14,7 +14,7 @@ from torch import Tensor
 
 from library.config.schema import NoiseConfig
 from library.core.randomness import torch_generator
-from library.data.types import Conditioning, Example, LatentDistribution, MicroBatch, Tokens
+from library.data.types import BrokenLatents, Conditioning, Example, LatentDistribution, MicroBatch, Tokens
 from library.diffusion.noise import Noise, draw_noise
 from library.diffusion.timesteps import draw_timestep
 
@@ -50,6 +50,8 @@ class Batch:
     global_size: int
     tokens: Tokens | None = None
     """`prompts` as tokens, where they are encoded in the step."""
+    part: tuple[int, ...] = ()
+    """Where it is a part of a batch: which half, of which half, and so on, 0 or 1 each."""
 
     def to(self, device: torch.device) -> Self:
         """The batch with its tensors on the device, copied without waiting."""
@@ -65,6 +67,15 @@ class Batch:
             return self
         longer = self.with_tensors(lambda tensor: torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]))
         return replace(longer, weight=torch.cat([self.weight, torch.zeros(missing)]))
+
+    def halves(self) -> tuple[Self, Self]:
+        """The first half of the samples, which has one more where their number is odd, and the second."""
+        middle = (len(self.weight) + 1) // 2
+        return self._only(slice(middle), 0), self._only(slice(middle, None), 1)
+
+    def _only(self, samples: slice, half: int) -> Self:
+        cut = self.with_tensors(lambda tensor: tensor[samples])
+        return replace(cut, prompts=self.prompts[samples], images=self.images[samples], part=(*self.part, half))
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name; those of the conditioning and the tokens as `conditioning.hidden`, `tokens.ids`."""
@@ -89,6 +100,13 @@ class Batch:
             elif isinstance(value, dict):
                 changed[name] = {key: change(tensor) for key, tensor in value.items()}
         return replace(self, **changed)
+
+
+def pictures_of(batches: Sequence[Batch]) -> str:
+    """For reports: "a.png at timestep 17; b.png at timestep 980"."""
+    return "; ".join(
+        f"{image} at timestep {t}" for batch in batches for image, t in zip(batch.images, batch.timesteps.tolist())
+    )
 
 
 def sendable(tensor: Tensor, device: torch.device) -> Tensor:
@@ -138,9 +156,16 @@ class Collate:
 def encode_and_assemble(
     micro: MicroBatch, encode: Callable[[Tensor], LatentDistribution], draws: Draws, device: torch.device
 ) -> Batch:
-    """The batch of pictures whose latents cannot be cached: the VAE encodes them now."""
+    """The batch of pictures whose latents cannot be cached: the VAE encodes them now.
+
+    Raises:
+        UserError: with `Exit.BROKEN_VALUES`, a picture whose latents are not finite.
+    """
     pixels = torch.stack([example.pixels for example in micro.examples if example.pixels is not None])
-    encoded = encode(pixels.to(device))
+    try:
+        encoded = encode(pixels.to(device))
+    except BrokenLatents as error:
+        raise error.told_of([example.image for example in micro.examples]) from error
     latents = [LatentDistribution(mean.cpu(), std.cpu()) for mean, std in zip(encoded.mean, encoded.std)]
     return assemble(micro, latents, draws)
 

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 
 from library.config.dataset import Dataset, resolve_datasets
 from library.core.errors import UserError
-from library.data.cache import TensorCache, content_hash, digest
-from library.data.caching import cache_latents, cache_texts
+from library.core.memory import needing_memory
+from library.core.signals import ignore_stopping
+from library.data.cache import TensorCache, cache_folder, content_hash, digest, text_key
+from library.data.caching import Job, cache_latents, cache_texts, latent_jobs
 from library.data.checks import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.findings import raise_errors, report
@@ -23,8 +25,10 @@ from library.data.sources import Picture
 from library.data.types import MicroBatch
 from library.diffusion.timesteps import trained_timesteps
 from library.models.base import DiffusionModel, Part
+from library.models.caption_length import caption_counter
 from library.training.batch import Batch, Collate, Draws, encode_and_assemble
 from library.training.loop import Span
+from library.training.processes.agreement import require_same_data
 from library.training.run import Run
 
 T = TypeVar("T")
@@ -51,7 +55,12 @@ def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
     datasets, notices = resolve_datasets(config)
     if not config.loss.masked_loss:
         datasets = [_without_mask_pictures(dataset) for dataset in datasets]
-    survey = preflight(datasets, strict=config.data.strict, max_token_length=config.model.max_token_length or 75)
+    survey = preflight(
+        datasets,
+        strict=config.data.strict,
+        max_token_length=config.model.max_token_length or 75,
+        count_tokens=caption_counter(config.model.weighted_captions),
+    )
     run.tell_all([f"notice: {notice}" for notice in notices])
     if survey.findings:
         run.say(report([finding for finding in survey.findings if finding.severity != "error"]))
@@ -69,7 +78,11 @@ def _without_mask_pictures(dataset: Dataset) -> Dataset:
 
 
 def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model: DiffusionModel) -> TrainingData:
-    """This process's share of the data, with buckets that suit the model."""
+    """This process's share of the data, with buckets that suit the model.
+
+    Raises:
+        UserError: sizes that the model cannot have, nothing to train, or processes that do not have the same data.
+    """
     config = run.config
     prior = Prior(
         prior_loss_weight=config.loss.prior_loss_weight,
@@ -86,11 +99,13 @@ def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model
         accumulation=config.training.gradient_accumulation_steps,
         prior=prior,
     )
+    require_same_data(run.accelerator, data)
     epochs = config.training.max_train_epochs
     steps = config.training.max_train_steps if epochs is None else epochs * data.updates_per_epoch
     return data.for_run_of(steps)
 
 
+@needing_memory("while the caches were filled", "Lower vae_batch_size or text_encoder_batch_size, or the resolution.")
 def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingData:
     """Encode what is to be cached and is not yet, then free the encoders.
 
@@ -113,6 +128,22 @@ def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingDa
     return cached
 
 
+def missing_in_caches(run: Run, data: TrainingData, model: DiffusionModel) -> tuple[list[Job], list[str]]:
+    """Pictures and captions that `cache_all` will encode: what is kept in memory is always missing."""
+    config = run.config.data
+    pictures: dict[str, Job] = {}
+    captions: list[str] = []
+    if config.cache_latents:
+        latents = _cache(run, "latents", config.cache_latents_to_disk)
+        jobs = latent_jobs(data, _fingerprint_of_latents(run, model))
+        pictures = {job.key: job for job in jobs if not latents.holds(job.key)}
+    if config.cache_text_encoder_outputs:
+        texts = _cache(run, "texts", config.cache_text_encoder_outputs_to_disk)
+        fingerprint = _fingerprint_of_texts(run, model)
+        captions = [each for each in data.captions_in_use() if not texts.holds(text_key(each, fingerprint))]
+    return list(pictures.values()), captions
+
+
 def parts_of_previews(run: Run, data: TrainingData) -> list[Part]:
     """Parts of the model that training does without, since what they give is cached."""
     parts: list[Part] = []
@@ -130,7 +161,7 @@ def _cached(run: Run, data: TrainingData, model: DiffusionModel, caches: Caches)
         data = cache_latents(
             data,
             model.encode_images,
-            fingerprint=_fingerprint(run, model, "vae") if config.cache_latents_to_disk else IN_MEMORY,
+            fingerprint=_fingerprint_of_latents(run, model),
             cache=caches.latents,
             batch_size=config.vae_batch_size,
             progress=progress,
@@ -139,7 +170,7 @@ def _cached(run: Run, data: TrainingData, model: DiffusionModel, caches: Caches)
         data = cache_texts(
             data,
             model.encode_prompts,
-            fingerprint=_text_fingerprint(run, model) if config.cache_text_encoder_outputs_to_disk else IN_MEMORY,
+            fingerprint=_fingerprint_of_texts(run, model),
             cache=caches.texts,
             batch_size=config.text_encoder_batch_size,
             progress=progress,
@@ -147,8 +178,14 @@ def _cached(run: Run, data: TrainingData, model: DiffusionModel, caches: Caches)
     return data
 
 
-def _text_fingerprint(run: Run, model: DiffusionModel) -> str:
+def _fingerprint_of_latents(run: Run, model: DiffusionModel) -> str:
+    return _fingerprint(run, model, "vae") if run.config.data.cache_latents_to_disk else IN_MEMORY
+
+
+def _fingerprint_of_texts(run: Run, model: DiffusionModel) -> str:
     """Of the text encoders as they are, with `base_weights` merged into them."""
+    if not run.config.data.cache_text_encoder_outputs_to_disk:
+        return IN_MEMORY
     network = run.config.network
     merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
     return digest(
@@ -159,13 +196,13 @@ def _text_fingerprint(run: Run, model: DiffusionModel) -> str:
     )
 
 
+def unet_fingerprint(run: Run, model: DiffusionModel) -> str:
+    """Of the frozen UNet: tells a resumed run whether its base model is the same."""
+    return _fingerprint(run, model, "unet")
+
+
 def _fingerprint(run: Run, model: DiffusionModel, part: Part) -> str:
     return model.fingerprint(part, cache_folder(run.config.data.cache_dir) / "hashes")
-
-
-def cache_folder(cache_dir: str | None) -> Path:
-    """Where caches are kept on disk."""
-    return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
 
 
 def _cache(run: Run, kind: str, on_disk: bool) -> TensorCache:
@@ -189,7 +226,7 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
         collate_fn=Collate(draws),  # type: ignore[arg-type]  # without a batch size it gets the sample itself
         pin_memory=run.device.type == "cuda",
         multiprocessing_context="spawn" if workers and os.name == "nt" else None,
-        worker_init_fn=one_thread if workers else None,
+        worker_init_fn=settle_worker if workers else None,
     )
     for found in _unwrapped(iter(loader) if workers else made_ahead(iter(loader), run.device)):
         if isinstance(found, Batch):
@@ -197,7 +234,11 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
         elif not found.examples:
             yield None
         else:
-            yield encode_and_assemble(found, model.encode_images, draws, run.device)
+            with needing_memory(
+                "while a batch's pictures were encoded", "cache_latents = true encodes them beforehand."
+            ):
+                encoded = encode_and_assemble(found, model.encode_images, draws, run.device)
+            yield encoded
 
 
 def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
@@ -225,6 +266,7 @@ def _unwrapped(found: Iterator[Batch | MicroBatch]) -> Iterator[Batch | MicroBat
         raise UserError(str(error).rpartition("UserError: ")[2].strip(), error.exit_code) from None
 
 
-def one_thread(worker: int) -> None:
-    """Workers prepare small tensors; more threads would take the cores from the step."""
+def settle_worker(worker: int) -> None:
+    """Workers prepare small tensors; more threads would take the cores from the step. They end with the main process."""
     torch.set_num_threads(1)
+    ignore_stopping()

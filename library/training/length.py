@@ -21,6 +21,9 @@ class Length:
 def plan_length(run: Run, updates_per_epoch: int) -> Length:
     """Steps of the run. A resumed run keeps its old curve, and says so, unless `resume_with_new_schedule` asks for the new one.
 
+    A complete run that is resumed with `latest` makes no step, and only its last files anew: whoever starts it again until it is
+    done need not know when that is.
+
     Raises:
         UserError: the state is already as long as the run.
     """
@@ -29,7 +32,11 @@ def plan_length(run: Run, updates_per_epoch: int) -> Length:
         training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * updates_per_epoch
     )
     first = 0 if position is None else position.step
-    if first >= last:
+    if first == last and run.config.saving.resume == "latest":
+        run.say(
+            f"The run is complete, with {last} steps: only its last files are made anew. Raise max_train_steps to train on."
+        )
+    elif first >= last:
         raise UserError(
             f"the state has {first} steps, and the run ends at {last}: nothing is left to train. Raise max_train_steps."
         )

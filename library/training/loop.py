@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from library.core.errors import Exit
 from library.core.readback import Readback
 from library.training.batch import Batch
 from library.training.step import Trainer
+from library.training.stopping import status_of_others
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class StepReport:
     """Time of the whole update, without what observers do."""
     data_seconds: float = 0.0
     """Time of it spent waiting for data."""
+    batches: Sequence[Batch] = ()
+    """This process's batches of the update."""
 
 
 class Observer(Protocol):
@@ -69,16 +73,42 @@ class Observer(Protocol):
         """Told once at the end."""
         ...
 
+    def before_stop(self, step: int) -> None:
+        """Told instead where the run stops before its end, and is to be continued from here."""
+        ...
 
-def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers: Sequence[Observer]) -> None:
-    """Train from `span.first_step` to `span.last_step`.
+
+@dataclass(frozen=True)
+class Ending:
+    """How training ended."""
+
+    step: int
+    """Updates done."""
+    status: int
+    """Exit status: `Exit.COMPLETE`, or why it stopped before its end."""
+
+
+def fit(
+    trainer: Trainer,
+    batches: Iterator[Batch | None],
+    span: Span,
+    observers: Sequence[Observer],
+    asked_to_stop: Callable[[], int] = lambda: Exit.COMPLETE,
+) -> Ending:
+    """Train from `span.first_step` to `span.last_step`, or until a process is asked to stop.
 
     Args:
         batches: this process's batch for each pass of each update, in order; None where it has no sample in a pass.
+        asked_to_stop: the exit status to stop with, 0 to go on. All processes stop after the same update, whichever was asked.
+
+    Raises:
+        UserError: a loss, a gradient or a weight is not finite.
     """
     for observer in observers:
         observer.before_training(span.first_step)
     trainer.network.train()
+    trainer.mark(span.first_step)
+    asked: int = Exit.COMPLETE
     for step in range(span.first_step, span.last_step):
         if step % span.updates_per_epoch == 0:
             trainer.network.start_epoch(step // span.updates_per_epoch)
@@ -86,14 +116,16 @@ def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers
         passes = [batch for batch in islice(batches, span.accumulation) if batch is not None]
         data_seconds = time.perf_counter() - started
         trainer.set_learning_rates(step)
-        losses = [trainer.accumulate(batch) for batch in passes]
-        trainer.reduce_gradients(losses)
+        losses = trainer.accumulate_all(passes)
+        trainer.reduce_gradients(losses, asked)
         figures = trainer.update_weights(step, trainer.clip(), passes)
+        asked_anywhere = trainer.look_back(trainer.lag)
         report = StepReport(
             step=step + 1,
             epoch=step // span.updates_per_epoch + 1,
             ends_epoch=(step + 1) % span.updates_per_epoch == 0,
             figures=figures,
+            batches=passes,
             global_size=passes[0].global_size if passes else 0,
             rates=trainer.optimizer.effective_rates(),
             seconds=time.perf_counter() - started,
@@ -101,6 +133,15 @@ def fit(trainer: Trainer, batches: Iterator[Batch | None], span: Span, observers
         )
         for observer in observers:
             observer.after_step(report)
-    trainer.check_gradients()
+        if report.ends_epoch:
+            trainer.mark(report.step)
+        asked = asked_to_stop()  # the others hear of it in the next exchange, and all stop after the same update
+        stop = asked if trainer.processes == 1 else asked_anywhere
+        if stop and report.step < span.last_step:
+            for observer in observers:
+                observer.before_stop(report.step)
+            return Ending(report.step, asked or status_of_others(stop))
+    trainer.look_back()
     for observer in observers:
         observer.after_training(span.last_step)
+    return Ending(span.last_step, Exit.COMPLETE)

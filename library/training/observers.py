@@ -18,8 +18,7 @@ from library.inference.prompts import read_prompts
 from library.inference.requests import SampleRequest
 from library.inference.sample import ALL_PARTS, generate
 from library.models.base import DiffusionModel
-from library.training.checkpoint import Position
-from library.training.data import draws_of, parts_of_previews
+from library.training.data import draws_of, parts_of_previews, unet_fingerprint
 from library.training.interval import Interval
 from library.training.length import Length
 from library.training.log import Board, Log
@@ -27,7 +26,8 @@ from library.training.loop import Observer
 from library.training.metadata import describe_run
 from library.training.preview import Preview
 from library.training.run import Run
-from library.training.saving import Saver
+from library.training.state.checkpoint import Position
+from library.training.state.saving import Saver
 from library.training.step import Trainer
 from library.training.validation import Validation
 
@@ -98,7 +98,8 @@ def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Sa
     fingerprint = data.fingerprint()
 
     def position(step: int) -> Position:
-        return Position(step, length.schedule_steps, run.seed, fingerprint, run.settings, run.started_at)
+        model = unet_fingerprint(run, trainer.model)
+        return Position(step, length.schedule_steps, run.seed, fingerprint, model, run.settings, run.started_at)
 
     return Saver(
         trainer=trainer,
@@ -150,4 +151,5 @@ def _preview(
         name=run.config.saving.output_name,
         board=board,
         wait_for_everyone=run.accelerator.wait_for_everyone,
+        breaking_off=run.signals.breaking_off,
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from library.core.files import write_atomically
+from library.core.errors import UserError
+from library.core.memory import amounts, give_back_memory, is_out_of_memory
+from library.core.signals import BrokenOff
 from library.inference.requests import SampleRequest
 from library.inference.sheet import before_and_after
-from library.lora_files.sidecars import save_preview
+from library.lora_files.sidecars import save_picture, save_preview
 from library.training.interval import Interval
 from library.training.log import Board
 from library.training.loop import StepReport
@@ -39,6 +41,8 @@ class Preview:
     name: str
     board: Board
     wait_for_everyone: Callable[[], None]
+    breaking_off: Callable[[], AbstractContextManager[None]] = nullcontext
+    """While it is open, a request to stop the run raises `BrokenOff`."""
     sampled_at: int | None = None
     """Step of the last attempt, on every process."""
     latest: tuple[int, list[Image.Image]] | None = None
@@ -64,6 +68,9 @@ class Preview:
             self._sample(step, f"{step:06d}")
         self._compare(step)
 
+    def before_stop(self, step: int) -> None:
+        """Pictures are made when the run has come to its end."""
+
     def _sample(self, step: int, when: str) -> None:
         self.sampled_at = step
         self._on_main(lambda: self._save(step, when, self._paint(self.trainer.network.enabled(True))))
@@ -78,7 +85,7 @@ class Preview:
             after = self.latest[1]
             prompts = [request.prompt for request in self.requests]
             sheet = before_and_after(before, after, prompts)
-            write_atomically(self.comparison, lambda temporary: sheet.save(temporary, format="PNG"))
+            save_picture(sheet, self.comparison)
             save_preview(self.folder.parent / f"{self.name}.safetensors", after[0])
 
         self._on_main(compose)
@@ -88,17 +95,34 @@ class Preview:
             return self.paint(self.requests)
 
     def _save(self, step: int, when: str, pictures: list[Image.Image]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%d%H%M%S")
         for index, (request, picture) in enumerate(zip(self.requests, pictures)):
-            picture.save(self.folder / f"{self.name}_{when}_{index:02d}_{stamp}_{request.seed}.png")
+            save_picture(picture, self.folder / f"{self.name}_{when}_{index:02d}_{stamp}_{request.seed}.png")
             self.board.image(f"sample/{index:02d}", picture, step)
         self.latest = (step, pictures)
 
     def _on_main(self, action: Callable[[], None]) -> None:
         if self.trainer.rank == 0:
+            failed = False
             try:
-                action()
+                with self.breaking_off():
+                    action()
+            except BrokenOff:
+                log.warning("sampling was broken off, as the run is asked to stop.")
             except Exception as error:
-                log.warning("sampling failed, training goes on: %s: %s", type(error).__name__, error, exc_info=True)
+                failed = True
+                _tell(error)
+            if failed:
+                give_back_memory()
         self.wait_for_everyone()
+
+
+def _tell(error: Exception) -> None:
+    if is_out_of_memory(error):
+        log.warning(
+            "sampling failed, training goes on: out of memory (%s). Smaller pictures (--w and --h in sample_prompts) take less.",
+            amounts(error),
+        )
+    else:
+        unexpected = not isinstance(error, UserError)
+        log.warning("sampling failed, training goes on: %s: %s", type(error).__name__, error, exc_info=unexpected)

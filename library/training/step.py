@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from library.core.errors import Exit, UserError
+from library.core.memory import needing_memory
 from library.core.randomness import derived_seed
 from library.core.readback import Readback
 from library.data.types import Conditioning
@@ -19,12 +19,25 @@ from library.optim.ema import ExponentialAverage
 from library.optim.flat import FlatGroups, gradient_norm
 from library.optim.optimizers import Optimizer
 from library.training.batch import Batch
+from library.training.broken import BrokenUpdates, describe
+from library.training.graphs import CapturedPasses
+from library.training.halving import Halving
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
+from library.training.state.snapshot import Snapshot, restore, take_snapshot
 from networks.base import Network
 
 LAG = 2
 """Updates after which a GPU is asked for an update's figures: it is long past it by then, and has more to do meanwhile."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that has not been looked back at."""
+
+    figures: Readback
+    batches: Sequence[Batch]
+    rates: dict[str, float]
 
 
 @dataclass
@@ -47,20 +60,38 @@ class Trainer:
     max_grad_norm: float
     max_weight_norm: float | None
     lag: int = 0
-    """Updates that may pass before an update is checked; 0 where reading a value is free."""
-    captured: Callable[[Batch, int], Tensor] | None = None
-    """Does what `add_gradient` does after seeding dropout, as a captured graph; see `library.training.graphs`."""
+    """Updates that may pass before an update is looked back at; 0 where reading a value is free."""
+    broken: BrokenUpdates = field(default_factory=BrokenUpdates)
+    captured: CapturedPasses | None = None
+    """Does what `add_gradient` does after seeding dropout, as a captured graph."""
+    halving: Halving = field(default_factory=Halving)
     uncompiled: Callable[[], AbstractContextManager[None]] = nullcontext
     """While it is open, compiled parts of the model run as they were written."""
-    _unchecked: deque[tuple[Readback, Sequence[Batch]]] = field(default_factory=deque)
+    _past: deque[Update] = field(default_factory=deque)
+    _mark: tuple[int, Snapshot] | None = None
+    """Where a rollback returns to: updates done, and the state then."""
 
     def set_learning_rates(self, step: int) -> None:
         """The learning rates of this update."""
         self.optimizer.set_factor(self.schedule(step))
 
+    def accumulate_all(self, passes: Sequence[Batch]) -> list[Tensor]:
+        """Add the gradients of every pass, in parts where memory asks for it; returns the losses (B,) of each part.
+
+        Raises:
+            UserError: with `Exit.OUT_OF_MEMORY`, memory does not suffice.
+        """
+
+        def start_anew(failed: Batch) -> None:
+            self.groups.zero_grad()
+            if self.captured is not None:
+                self.captured.forget(failed)
+
+        return self.halving.accumulate(passes, self.accumulate, start_anew)
+
     def accumulate(self, batch: Batch) -> Tensor:
         """Add the batch's share of the gradient; returns its losses (B,)."""
-        seed = derived_seed(self.seed, "dropout", batch.step, batch.micro, self.rank)
+        seed = derived_seed(self.seed, "dropout", batch.step, batch.micro, self.rank, *batch.part)
         batch = self.with_tokens(batch)
         if self.captured is not None:
             return self.captured(batch, seed)
@@ -80,14 +111,16 @@ class Trainer:
         self.loss_scale.scaled(losses.sum() / global_size).backward()
         return losses.detach()
 
-    def reduce_gradients(self, losses: Sequence[Tensor] = ()) -> None:
-        """Sum the gradients and the losses over the processes, in one exchange.
+    def reduce_gradients(self, losses: Sequence[Tensor] = (), stop: int = 0) -> None:
+        """Sum the gradients, the losses and the requests to stop over the processes, in one exchange.
 
         Each process holds its samples' share of the mean over the global batch.
 
         Args:
             losses: of each pass, (B,).
+            stop: the exit status to stop with, where this process is asked to stop.
         """
+        self.groups.extra[1].fill_(stop)
         total = self.groups.extra[0].zero_()
         for each in losses:
             total += each.sum()
@@ -102,37 +135,69 @@ class Trainer:
             self.groups.clip(norm, self.max_grad_norm)
         return norm
 
+    @needing_memory("in the optimizer's update", 'optimizer_type = "AdamW8bit" or a lower network_dim takes less.')
     def update_weights(self, step: int, gradient_norm: Tensor, batches: Sequence[Batch]) -> Readback:
-        """Let the optimizer act on the gradients, unless one is not finite, and clear them.
+        """Let the optimizer act on the gradients, unless loss or gradient is not finite, and clear them.
 
         Args:
             step: updates done before this one.
+            batches: of this update, to be named where it is broken.
 
         Returns:
-            `loss`, the sum over the global batch; `gradient_norm`; `broken`, 1 where the run must stop; and the norms of the
-            weights where they are limited.
-
-        Raises:
-            UserError: a gradient of this update, or of one up to `lag` before, was not finite. No weight has changed because of it.
+            `loss`, the sum over the global batch; `gradient_norm`; `broken`, 1 where a value was not finite; `stop`, the sum of
+            the exit statuses with which processes are asked to stop; and the norms of the weights where they are limited.
         """
-        overflow = (~torch.isfinite(gradient_norm)).float()
-        self.optimizer.step(overflow, goes_on=self.loss_scale.on)
+        loss, stop = self.groups.extra[0], self.groups.extra[1]
+        overflow = (~torch.isfinite(gradient_norm + loss)).float()
+        self.optimizer.step(overflow, goes_on=self.loss_scale.on or self.broken.action == "skip")
         self.loss_scale.update(overflow)
         self.groups.zero_grad()
         norms = {} if self.max_weight_norm is None else self.network.limit_norms(self.max_weight_norm)
         if self.ema is not None:
             self.ema.update(step)
-        figures = Readback(
-            {
-                "loss": self.groups.extra[0],
-                "gradient_norm": gradient_norm,
-                "broken": self.loss_scale.hopeless(overflow),
-                **norms,
-            }
-        )
-        self._unchecked.append((figures, batches))
-        self.check_gradients(self.lag)
+        broken = self.loss_scale.hopeless(overflow)
+        figures = Readback({"loss": loss, "gradient_norm": gradient_norm, "broken": broken, "stop": stop, **norms})
+        self._past.append(Update(figures, batches, self.optimizer.effective_rates()))
         return figures
+
+    def look_back(self, lag: int = 0) -> int:
+        """Deal with broken updates, as `broken` says, once they are at least `lag` updates ago: this is when they are read.
+
+        Returns:
+            The sum of the exit statuses with which processes are asked to stop; 0: training goes on.
+
+        Raises:
+            UserError: a loss or gradient was not finite, and the run is to stop. No weight has changed because of it.
+        """
+        stop = 0
+        while len(self._past) > lag:
+            update = self._past.popleft()
+            values = update.figures.values()
+            stop = max(stop, round(values["stop"]))
+            if values["broken"]:
+                marked_step, snapshot = self._mark or (0, None)
+                self.broken.meet(describe(update.batches, update.rates), marked_step)
+                if snapshot is not None:
+                    restore(self, snapshot, "memory")
+                    self._past.clear()
+        return stop
+
+    def snapshot(self, step: int) -> Snapshot:
+        """A copy of everything that training changes, after `step` updates; a later rollback returns to it.
+
+        Raises:
+            UserError: as `look_back`, or a weight is not finite.
+        """
+        self.look_back()
+        snapshot = take_snapshot(self)
+        if self.broken.action == "rollback":
+            self._mark = (step, snapshot)
+        return snapshot
+
+    def mark(self, step: int) -> None:
+        """Let a later rollback return to here, where rollbacks are asked for."""
+        if self.broken.action == "rollback":
+            self.snapshot(step)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -166,27 +231,3 @@ class Trainer:
         """(B, C, h, w) what the base model predicts without the network."""
         with torch.no_grad(), self.network.enabled(False):
             return self.objective.predict(batch, self.conditioning(batch))
-
-    def check_gradients(self, lag: int = 0) -> None:
-        """Stop where a gradient of an update at least `lag` updates ago was not finite.
-
-        Raises:
-            UserError: names the step, this process's pictures, and the learning rates.
-        """
-        while len(self._unchecked) > lag:
-            figures, batches = self._unchecked.popleft()
-            if figures.values()["broken"]:
-                raise UserError(self._report_of_broken_gradient(batches), Exit.BROKEN_VALUES)
-
-    def _report_of_broken_gradient(self, batches: Sequence[Batch]) -> str:
-        samples = [
-            f"{image} at timestep {t}" for batch in batches for image, t in zip(batch.images, batch.timesteps.tolist())
-        ]
-        rates = ", ".join(f"{name} {rate:.3g}" for name, rate in self.optimizer.effective_rates().items())
-        where = f"step {batches[0].step + 1}" if batches else "this step"
-        return (
-            f"the gradient became NaN or infinite at {where}; it changed no weight, and nothing of it was saved. "
-            f"Pictures of this process: {'; '.join(samples)}. Learning rates: {rates}. "
-            "Usual causes: a learning rate that is too high, fp16 overflow (mixed_precision = bf16 avoids it), broken data. "
-            "Resume from the last state with a lower learning rate."
-        )

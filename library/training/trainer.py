@@ -12,20 +12,27 @@ from library.config.check_data import trains_text_encoder
 from library.config.dataset import resolve_datasets
 from library.config.schema import Config
 from library.core.errors import UserError
+from library.data.dataset import TrainingData
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
 from library.models.base import DiffusionModel, Part
+from library.models.pickles import without_pickles
 from library.optim.ema import ExponentialAverage
 from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer, warn_about_schedule
 from library.optim.schedules import build_schedule
-from library.training.checkpoint import load_trainer
+from library.training.broken import BrokenUpdates
 from library.training.compiling import compile_blocks, uncompiled
+from library.training.data import unet_fingerprint
 from library.training.graphs import CapturedPasses, CudaRecorder, obstacle
+from library.training.halving import Halving
 from library.training.length import Length
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
 from library.training.run import Run
+from library.training.state.changes import check_material
+from library.training.state.checkpoint import load_state
+from library.training.state.snapshot import restore
 from library.training.step import LAG, Trainer
 from networks.base import Network, Rates
 from networks.merge import merge_base_weights
@@ -62,7 +69,7 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
 def prepare_base(run: Run, model: DiffusionModel) -> None:
     """Merge `base_weights` into the model; its parts must then stay in memory."""
     if run.config.network.base_weights:
-        merge_base_weights(run.config.network, model.hosts(["unet", "text_encoders"]), model.family)
+        merge_base_weights(without_pickles(run.config).network, model.hosts(["unet", "text_encoders"]), model.family)
 
 
 def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Length) -> Trainer:
@@ -96,7 +103,9 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
         max_grad_norm=config.training.max_grad_norm,
         max_weight_norm=config.network.scale_weight_norms,
         lag=LAG if run.device.type == "cuda" else 0,
+        broken=BrokenUpdates(config.training.on_nan, config.training.nan_limit),
         uncompiled=uncompiled if compiles else nullcontext,
+        halving=Halving(config.training.halve_batch_on_oom, model.latents.stride),
     )
     trainer.captured = captured_passes(run, trainer)
     return trainer
@@ -120,16 +129,16 @@ def obstacle_of(run: Run, network: Network) -> str | None:
     return obstacle(run.device, network.capturable, recomputes, bool(run.config.model.blocks_to_swap))
 
 
-def resume(run: Run, trainer: Trainer, data_fingerprint: str) -> None:
+def resume(run: Run, trainer: Trainer, data: TrainingData) -> None:
     """Set the trainer forward to the run's state, if it has one.
 
     Raises:
-        UserError: the state is of another network or optimizer.
+        UserError: the state is of another network or optimizer, or what is trained has changed without being asked for.
     """
     if run.state is None or run.position is None:
         return
-    load_trainer(run.state, trainer)
-    if data_fingerprint != run.position.data:
-        run.say(
-            "changed since then: the training pictures, captions or batch sizes are not those of the state, so their order is new"
-        )
+    on_request = run.config.saving.resume_with_changes
+    model = unet_fingerprint(run, trainer.model)
+    changes = check_material(run.position, data.fingerprint(), model, on_request)
+    run.tell_all([f"changed since the state was saved: {change}" for change in changes])
+    restore(trainer, load_state(run.state), str(run.state))

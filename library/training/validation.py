@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from library.core.memory import needing_memory
 from library.core.randomness import torch_generator
 from library.data.types import Example, MicroBatch
 from library.diffusion.distance import squared
@@ -54,6 +55,12 @@ class Validation:
         if self.history[-1][0] != step:
             self._measure(step)
 
+    def before_stop(self, step: int) -> None:
+        """A run that is continued measures where it would have."""
+
+    @needing_memory(
+        "while held-out pictures were measured (validation)", "Lower train_batch_size, which is theirs too."
+    )
     def _measure(self, step: int) -> None:
         with self.trainer.evaluation(), torch.no_grad():
             losses = self.losses()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from library.core.errors import Exit, UserError, UserErrors
@@ -60,3 +62,38 @@ def test_our_own_bugs_keep_their_traceback() -> None:
 
 def test_there_is_at_least_one_core() -> None:
     assert available_cores() >= 1
+
+
+def test_an_error_on_the_way_out_does_not_hide_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        try:
+            raise UserError("the state could not be written", Exit.DISK_FULL)
+        finally:
+            try:
+                raise OSError("no space")
+            except OSError as error:
+                raise UserError("the log could not be written") from error
+
+    assert run_command(main) == Exit.DISK_FULL
+    assert capsys.readouterr().err == "error: the state could not be written\nerror: the log could not be written\n"
+
+
+@pytest.mark.parametrize("suppressed", [True, False])
+def test_a_better_wording_replaces_an_error(suppressed: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        try:
+            raise UserError("terse", Exit.MISTAKE)
+        except UserError as error:
+            raise UserError("plain words", Exit.DISK_FULL) from None if suppressed else error
+
+    assert run_command(main) == Exit.DISK_FULL
+    assert capsys.readouterr().err == "error: plain words\n"
+
+
+def test_a_full_disk_from_anywhere_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(OSError(errno.ENOSPC, "No space left on device", "/logs/events"))) == Exit.DISK_FULL
+    told = capsys.readouterr().err
+    assert (
+        told.startswith("error: /logs/events could not be written: No space left on device.")
+        and "Traceback" not in told
+    )

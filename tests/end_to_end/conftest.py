@@ -76,7 +76,7 @@ def train(pictures: Path, models: Callable[[str], Path], tmp_path: Path, monkeyp
         argv = [word for key, value in chosen.items() if value is not None for word in (f"--{key}", *words(value))]
         monkeypatch.setattr(sys, "argv", ["train_network.py", *argv])
         threads = torch.get_num_threads()
-        train_network.main()
+        assert train_network.main() == 0
         torch.set_num_threads(threads)
         return tmp_path / name
 

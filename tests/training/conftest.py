@@ -27,11 +27,26 @@ from library.optim.optimizers import build_optimizer
 from library.training.batch import Batch
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
+from library.training.state.checkpoint import Position
 from library.training.step import Trainer
 from networks.base import ParameterGroup, Rates
 from networks.build import build_network
 
 KEY = "lora_unet_mid_block_attentions_0_proj_in"
+
+CONFIG: dict[str, Any] = {
+    "network_module": "networks.lora",
+    "network_dim": 8,
+    "network_args": {"conv_dim": 4},
+    "optimizer_type": "AdamW",
+    "learning_rate": 1e-4,
+    "train_batch_size": 2,
+    "seed": 7,
+    "output_dir": "output",
+    "max_train_steps": 100,
+    "text_encoder_lr": None,
+}
+POSITION = Position(step=5, schedule_steps=100, seed=7, data="abc", model="def", config=CONFIG, started_at=1000.0)
 
 
 @dataclass

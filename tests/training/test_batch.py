@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from library.config.schema import NoiseConfig
+from library.core.errors import Exit, UserError
 from library.core.randomness import torch_generator
-from library.data.types import Example, Geometry, LatentDistribution, MicroBatch
+from library.data.types import BrokenLatents, Example, Geometry, LatentDistribution, MicroBatch
 from library.training.batch import Batch, Collate, Draws, assemble, encode_and_assemble, sendable
 
 SHAPE = (4, 6, 8)
@@ -155,6 +156,17 @@ def test_pixels_are_passed_on_and_encoded_to_the_same_batch() -> None:
     cached = batch_of(example(3, 0), example(3, 1, picture=1))
     for name in ("latents", "noise", "timesteps"):
         assert torch.equal(getattr(found, name), getattr(cached, name)), name
+
+
+def test_a_picture_that_the_vae_cannot_encode_is_named() -> None:
+    raw = micro(*(example(3, n, picture=n, latents=None, pixels=torch.zeros(3, 48, 64)) for n in range(3)))
+
+    def encode(pixels_BCHW: Tensor) -> LatentDistribution:
+        raise BrokenLatents([1])
+
+    with pytest.raises(UserError, match=r"^1\.png: .*not finite") as caught:
+        encode_and_assemble(raw, encode, draws(), CPU)
+    assert caught.value.exit_code == Exit.BROKEN_VALUES
 
 
 def test_half_precision_caches_draw_in_full_precision() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from library.core.memory import give_back_memory
 from library.core.readback import Readback
 from library.inference.requests import SampleRequest
 from library.training.interval import Interval
@@ -96,16 +99,43 @@ def test_before_and_after_stands_beside_the_lora(preview, tmp_path: Path) -> Non
 
 
 def fail(requests: Sequence[SampleRequest]) -> list[Image.Image]:
-    raise RuntimeError("out of memory")
+    raise RuntimeError("no picture")
 
 
 def test_a_failure_is_told_and_training_goes_on(preview, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="dojo"):
         made = preview(steps=2, paint=fail)
-    assert "training goes on: RuntimeError: out of memory" in caplog.text
+    assert "training goes on: RuntimeError: no picture" in caplog.text
     assert not made.folder.exists()
     assert not made.comparison.exists()
     assert made.trainer.network.training, "the network is back in training mode"
+
+
+def test_out_of_memory_is_told_in_a_line_and_given_back(
+    preview, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the failed attempt held, in a cycle too, is free before training goes on."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def starve(requests: Sequence[SampleRequest]) -> list[Image.Image]:
+        latents = torch.zeros(8)
+        latents.itself = latents  # type: ignore[attr-defined]
+        held.append(weakref.ref(latents))
+        torch.empty(1 << 60, dtype=torch.uint8)
+        return []
+
+    def given_back() -> None:
+        give_back_memory()
+        alive.append(held[-1]() is not None)
+
+    monkeypatch.setattr("library.training.preview.give_back_memory", given_back)
+    with caplog.at_level(logging.WARNING, logger="dojo"):
+        preview(steps=2, paint=starve)
+    assert alive == [False, False]
+    (told, _) = (record for record in caplog.records)
+    assert "training goes on: out of memory (1073741824.0 GiB more were asked for" in told.getMessage()
+    assert told.exc_info is None or told.exc_info == (None, None, None)
 
 
 @pytest.mark.parametrize("steps", [2, 3])

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from library.core.errors import Exit, UserError
-from library.core.readback import Readback
 from library.training.loop import Span, fit
 from library.training.step import Trainer
 
@@ -34,8 +33,9 @@ def test_a_broken_gradient_stops_the_run_and_changes_no_weight(
     update(trainer, 0)
     before = trainer.groups[0].values.clone()
     break_gradient(trainer, value)
+    trainer.update_weights(4, trainer.clip(), [BATCH])
     with pytest.raises(UserError) as stopped:
-        trainer.update_weights(4, trainer.clip(), [BATCH])
+        trainer.look_back()
     assert stopped.value.exit_code == Exit.BROKEN_VALUES == 3
     assert torch.equal(trainer.groups[0].values, before)
     told = str(stopped.value)
@@ -47,8 +47,9 @@ def test_clipping_does_not_hide_a_broken_gradient(new_trainer: NewTrainer) -> No
     trainer.max_grad_norm = 1.0
     break_gradient(trainer, math.inf)
     before = trainer.groups[0].values.clone()
+    trainer.update_weights(0, trainer.clip(), [BATCH])
     with pytest.raises(UserError, match="NaN or infinite"):
-        trainer.update_weights(0, trainer.clip(), [BATCH])
+        trainer.look_back()
     assert torch.equal(trainer.groups[0].values, before)
 
 
@@ -66,6 +67,7 @@ def test_an_overflow_of_fp16_is_skipped_with_half_the_scale(new_trainer: NewTrai
     trainer, undisturbed = new_trainer(0.5, fp16=True), new_trainer(0.5, fp16=True)
     break_gradient(trainer, math.inf)
     trainer.update_weights(0, trainer.clip(), [BATCH])
+    trainer.look_back()
     assert float(trainer.loss_scale.scale) == 2.0**15
     assert torch.equal(trainer.groups[0].values, undisturbed.groups[0].values)
     assert trainer.groups[0].gradients.abs().max() == 0, "nothing of it is left for the next update"
@@ -80,15 +82,17 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(new_trainer: NewTrain
         for step in range(30):
             break_gradient(trainer, math.nan)
             trainer.update_weights(step, trainer.clip(), [BATCH])
+            trainer.look_back()
     assert step == 16, "2^16 is halved seventeen times before it is below 1"
 
 
 def test_flags_that_were_not_read_yet_are_read_at_the_end(new_trainer: NewTrainer) -> None:
     trainer = new_trainer()
-    trainer._unchecked.append((Readback({"broken": torch.tensor(1.0)}), [BATCH]))
-    trainer.check_gradients(lag=1)
+    break_gradient(trainer, math.nan)
+    trainer.update_weights(4, trainer.clip(), [BATCH])
+    trainer.look_back(lag=1)
     with pytest.raises(UserError, match=r"dark\.png"):
-        trainer.check_gradients()
+        trainer.look_back()
 
 
 class Witness:
@@ -106,6 +110,9 @@ class Witness:
 
     def after_training(self, step: int) -> None:
         self.told.append(("after", step))
+
+    def before_stop(self, step: int) -> None:
+        self.told.append(("stop", step))
 
 
 def test_the_loop_tells_of_every_update(new_trainer: NewTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +155,7 @@ def test_processes_exchange_gradients_and_losses_at_once(
         "loss": 20.0,
         "gradient_norm": pytest.approx(math.sqrt(8 * 9)),
         "broken": 0.0,
+        "stop": 0.0,
     }
     trainer.reduce_gradients()
     assert trainer.update_weights(1, trainer.clip(), []).values()["loss"] == 8.0, "what was summed before is forgotten"

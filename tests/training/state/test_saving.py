@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,10 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.config.schema import SavingConfig
+from library.core.errors import Exit, UserError
 from library.core.readback import Readback
-from library.training.checkpoint import Position, read_position
 from library.training.loop import Span, StepReport
-from library.training.saving import Saver, checkpoint_name
+from library.training.state.checkpoint import Position, load_state, read_position
+from library.training.state.saving import Saver, checkpoint_name
 from tests.training.conftest import KEY
 
 UPDATES_PER_EPOCH = 2
@@ -30,16 +34,19 @@ class Folder:
     new_trainer: Callable[..., Any]
     waited: list[None] = field(default_factory=list)
 
-    def run(self, last_step: int, first_step: int = 0, rank: int = 0, **settings: Any) -> Saver:
+    def saver(self, last_step: int, first_step: int = 0, rank: int = 0, **settings: Any) -> Saver:
         config = SavingConfig(output_dir=str(self.path), output_name=settings.pop("output_name", "hero"), **settings)
-        saver = Saver(
+        return Saver(
             trainer=self.new_trainer(0.25, rank=rank),
             config=config,
             span=Span(first_step, last_step, UPDATES_PER_EPOCH, 1),
             describe=lambda steps, epochs: {"ss_steps": str(steps), "ss_epoch": str(epochs)},
-            position=lambda step: Position(step, last_step, 0, "", {}, 0.0),
+            position=lambda step: Position(step, last_step, 0, "", "", {}, 0.0),
             wait_for_everyone=lambda: self.waited.append(None),
         )
+
+    def run(self, last_step: int, first_step: int = 0, rank: int = 0, **settings: Any) -> Saver:
+        saver = self.saver(last_step, first_step, rank, **settings)
         saver.before_training(first_step)
         for step in range(first_step + 1, last_step + 1):
             saver.after_step(report(step))
@@ -93,7 +100,7 @@ def test_without_intervals_only_the_end_is_saved(folder: Folder) -> None:
 def test_the_last_step_is_saved_once_under_the_plain_name(folder: Folder) -> None:
     folder.run(6, save_every_n_steps=2, save_every_n_epochs=1)
     assert folder.loras == sorted(["hero", *epochs(1, 2), *steps(2, 4)])
-    assert len(folder.waited) == len(folder.loras)
+    assert len(folder.waited) == 1
 
 
 def test_a_file_holds_tensors_in_the_asked_precision_and_what_is_known_of_it(folder: Folder) -> None:
@@ -214,7 +221,69 @@ def test_letters_that_mean_something_in_patterns_are_letters(folder: Folder, nam
     assert folder.loras == sorted([name, f"{name}-000004"])
 
 
-def test_other_processes_write_nothing_and_wait_as_often(folder: Folder) -> None:
+def test_other_processes_write_nothing_and_leave_when_all_is_written(folder: Folder) -> None:
     folder.run(6, rank=1, save_every_n_epochs=1, save_state=True, save_last_n_epochs=1)
     assert not folder.path.exists()
-    assert len(folder.waited) == 3
+    assert len(folder.waited) == 1
+
+
+def test_a_run_that_stops_leaves_its_state_whatever_is_asked_of_states(folder: Folder) -> None:
+    saver = folder.saver(9)
+    for step in range(1, 4):
+        saver.after_step(report(step))
+    saver.before_stop(3)
+    assert folder.loras == steps(3)
+    assert folder.states == [f"{name}-state" for name in steps(3)]
+    assert read_position(folder.path / folder.states[0]).step == 3
+
+
+def test_a_state_of_that_step_is_not_written_twice(folder: Folder) -> None:
+    saver = folder.saver(9, save_every_n_epochs=1, save_state=True)
+    for step in range(1, 5):
+        saver.after_step(report(step))
+    saver.before_stop(4)
+    assert folder.states == [f"{name}-state" for name in epochs(1, 2)]
+
+
+def test_later_steps_do_not_reach_what_is_being_written(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer is held up until training is done."""
+    saver, may_write = folder.saver(9, save_every_n_steps=1, save_state=True), Event()
+    saver.writer.write(lambda: assert_in_time(may_write))
+    saver.after_step(report(1))
+    assert folder.loras == []
+    with torch.no_grad():
+        saver.trainer.groups.values.fill_(7.0)
+    may_write.set()
+    saver.writer.finish()
+    (tensor,) = load_file(folder.path / "hero-step00000001.safetensors").values()
+    assert torch.equal(tensor, torch.full((2, 4), 0.25))
+    saved = load_state(folder.path / "hero-step00000001-state").tensors["network"]["0"]
+    assert torch.equal(saved[:8], torch.full((8,), 0.25))
+
+
+def assert_in_time(event: Event) -> None:
+    assert event.wait(10)
+
+
+def test_what_went_wrong_while_writing_ends_the_run_at_the_next_step(folder: Folder) -> None:
+    saver = folder.saver(9, save_every_n_steps=2)
+    saver.describe = lambda step, epoch: {}["no such key"]
+    saver.after_step(report(2))
+    with pytest.raises(KeyError, match="no such key"):
+        for _ in range(1000):
+            time.sleep(0.01)
+            saver.after_step(report(3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("settings", [{}, {"save_state": True}])
+def test_weights_that_are_not_finite_are_not_saved(folder: Folder, value: float, settings: dict) -> None:
+    saver = folder.saver(9, save_every_n_steps=2, **settings)
+    saver.after_step(report(2))
+    with torch.no_grad():
+        saver.trainer.groups.values[3] = value
+    with pytest.raises(UserError, match="were not saved") as stopped:
+        saver.after_step(report(4))
+    assert stopped.value.exit_code == Exit.BROKEN_VALUES
+    saver.writer.finish()
+    assert folder.loras == steps(2)

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,20 @@ import torch
 
 from library.config.schema import SavingConfig
 from library.lora_files.file import save_lora
-from library.training.checkpoint import Position, save_state
-from library.training.interval import Interval
+from library.training.interval import save_interval
 from library.training.loop import Span, StepReport
+from library.training.state.background import BackgroundWriter
+from library.training.state.checkpoint import Position, save_state
+from library.training.state.snapshot import require_finite
 from library.training.step import Trainer
 
 Unit = Literal["step", "epoch"]
+
+VALUES_A_STATE = 5
+"""LoRA file, weights, two moments, average: the values that a save writes for each trained one, at most."""
+
+SLOW_START, SLOW_DISK = 5.0, 30e6
+"""Seconds, and bytes a second, of a slow disk."""
 
 PRECISIONS = {None: torch.float32, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -30,7 +39,7 @@ def checkpoint_name(name: str, unit: Unit, number: int) -> str:
 
 @dataclass
 class Saver:
-    """Writes on the main process; the others wait, so that no process runs ahead of a state."""
+    """Writes on the main process, in the background, from copies: the next steps do not wait for the disk."""
 
     trainer: Trainer
     config: SavingConfig
@@ -42,16 +51,16 @@ class Saver:
     wait_for_everyone: Callable[[], None]
 
     def __post_init__(self) -> None:
-        epochs = self.config.save_every_n_epochs
-        if self.config.save_n_epoch_ratio is not None:
-            epochs = max(1, self.span.epochs // self.config.save_n_epoch_ratio)
-        self.interval = Interval(self.config.save_every_n_steps, epochs)
+        self.interval = save_interval(self.config, self.span)
         self.folder = Path(self.config.output_dir)
+        self.writer = BackgroundWriter()
+        self._state_at: int | None = None
 
     def before_training(self, step: int) -> None:
         """Nothing is saved before the first step."""
 
     def after_step(self, report: StepReport) -> None:
+        self.writer.check()
         if report.step == self.span.last_step:
             return
         due: list[tuple[Unit, int]] = []
@@ -60,27 +69,62 @@ class Saver:
         if self.interval.by_steps(report):
             due.append(("step", report.step))
         for unit, number in due:
-            self._save(checkpoint_name(self.config.output_name, unit, number), report.step, self.config.save_state)
-            if self.trainer.rank == 0:
-                self._prune(unit, number)
+            name = checkpoint_name(self.config.output_name, unit, number)
+            self._save(name, report.step, self.config.save_state, partial(self._prune, unit, number))
 
     def after_training(self, step: int) -> None:
         self._save(self.config.output_name, step, self.config.save_state or self.config.save_state_on_train_end)
+        self._finish()
+
+    def before_stop(self, step: int) -> None:
+        """The state too, whatever the settings say of states: the run is to be continued."""
+        if self._state_at != step:
+            self._save(checkpoint_name(self.config.output_name, "step", step), step, with_state=True)
+        self._finish()
 
     @property
     def file(self) -> Path:
         """The final LoRA file."""
         return self.folder / f"{self.config.output_name}.safetensors"
 
-    def _save(self, name: str, step: int, with_state: bool) -> None:
-        self.trainer.check_gradients()
-        if self.trainer.rank == 0:
-            with self.trainer.evaluation():
-                tensors = self.trainer.network.state_dict_to_save()
-            metadata = self.describe(step, self.span.epochs_after(step))
-            save_lora(self.folder / f"{name}.safetensors", tensors, metadata, PRECISIONS[self.config.save_precision])
+    def seconds(self) -> float:
+        """How long a save may take: the longest so far, or by the size."""
+        size = VALUES_A_STATE * self.trainer.groups.values.nbytes
+        return self.writer.longest or SLOW_START + size / SLOW_DISK
+
+    def _save(self, name: str, step: int, with_state: bool, afterwards: Callable[[], None] | None = None) -> None:
+        """Copy what is to be saved, on this thread, and let it be written.
+
+        Raises:
+            UserError: a weight, or what it was to be changed by, is not finite.
+        """
+        self.trainer.look_back()
+        if with_state:
+            self._state_at = step
+        if self.trainer.rank > 0:
             if with_state:
-                save_state(self.folder / f"{name}-state", self.trainer, self.position(step))
+                self.trainer.mark(step)
+            return
+        require_finite(self.trainer.groups.values)
+        snapshot = self.trainer.snapshot(step) if with_state else None
+        dtype = PRECISIONS[self.config.save_precision]
+        with self.trainer.evaluation():
+            saved = self.trainer.network.state_dict_to_save()
+            tensors = {key: value.detach().to("cpu", dtype, copy=True) for key, value in saved.items()}
+
+        def write() -> None:
+            metadata = self.describe(step, self.span.epochs_after(step))
+            save_lora(self.folder / f"{name}.safetensors", tensors, metadata, dtype)
+            if snapshot is not None:
+                save_state(self.folder / f"{name}-state", snapshot, self.position(step))
+            if afterwards is not None:
+                afterwards()
+
+        self.writer.write(write)
+
+    def _finish(self) -> None:
+        """Nobody leaves before everything is written: a launcher ends the others when one process is gone."""
+        self.writer.finish()
         self.wait_for_everyone()
 
     def _prune(self, unit: Unit, number: int) -> None:

@@ -1,0 +1,196 @@
+"""The state of a run on disk: what `resume` continues from, bitwise. A folder of safetensors and one JSON file, written whole.
+
+name-step00000500-state/
+    state.json               format version, position, seed, configuration, the optimizer's plain numbers, hashes of the files
+    network.safetensors      the trained weights in fp32
+    optimizer.safetensors    the optimizer's tensors
+    average.safetensors      the averaged weights, where ema_decay is set
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from library.core.errors import UserError
+from library.core.files import new_folder
+from library.training.state.snapshot import Snapshot
+
+log = logging.getLogger("dojo")
+
+FORMAT_VERSION = 2
+
+FILES = ("network.safetensors", "optimizer.safetensors", "average.safetensors")
+
+SCALARS = ("optimizer", "loss_scale")
+
+CONTENT: dict[str, type | tuple[type, ...]] = {
+    "step": int, "schedule_steps": int, "seed": int, "data": str, "model": str, "config": dict, "started_at": (int, float),
+    "optimizer": dict, "loss_scale": dict, "files": dict, "digest": str,
+}  # fmt: skip
+"""Types of what `state.json` holds."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands, and what its future depends on besides the tensors."""
+
+    step: int
+    """Updates done."""
+    schedule_steps: int
+    """Length of the learning-rate curve."""
+    seed: int
+    data: str
+    """Fingerprint of the training pictures, captions and batches."""
+    model: str
+    """Fingerprint of the frozen UNet."""
+    config: Mapping[str, Any]
+    """The flat configuration."""
+    started_at: float
+    """Time of the run's first start, in seconds since 1970."""
+
+
+def save_state(folder: Path, snapshot: Snapshot, position: Position) -> None:
+    """Write the state; a crash at any moment leaves no half-written folder of that name."""
+    size = sum(tensor.nbytes for tensors in snapshot.tensors.values() for tensor in tensors.values())
+    with new_folder(folder, size) as temporary:
+        files = {}
+        for part, tensors in snapshot.tensors.items():
+            file = temporary / f"{part}.safetensors"
+            save_file(dict(tensors), file)
+            files[file.name] = _hash(file)
+        content = {"format_version": FORMAT_VERSION, **vars(position), **snapshot.scalars, "files": files}
+        description = {**content, "digest": _digest(content)}
+        (temporary / "state.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def load_state(folder: Path) -> Snapshot:
+    """What `save_state` wrote.
+
+    Raises:
+        UserError: not a state, or damaged.
+    """
+    description = _read_description(folder)
+    _require_whole(folder, description)
+    try:
+        tensors = {Path(name).stem: load((folder / name).read_bytes()) for name in description["files"]}
+    except SafetensorError as error:
+        raise UserError(f"the state in {folder} is damaged: {error}. Resume from an earlier one.") from error
+    return Snapshot(tensors, {name: description[name] for name in SCALARS})
+
+
+def read_position(folder: Path) -> Position:
+    """Where the saved run stood.
+
+    Raises:
+        UserError: not a state, torn, changed since it was written, or of another version.
+    """
+    description = _read_description(folder)
+    _require_whole(folder, description)
+    return _position(description)
+
+
+def find_state(resume: str, output_dir: Path, output_name: str) -> Path | None:
+    """The folder to resume from; for `latest` the last whole state of the last run of that name, or None when there is none.
+
+    Raises:
+        UserError: every state of that name is damaged.
+    """
+    if resume != "latest":
+        return Path(resume)
+    pattern = re.compile(re.escape(output_name) + r"(-\d{6}|-step\d{8})?-state")
+    folders = (
+        [folder for folder in output_dir.iterdir() if pattern.fullmatch(folder.name)] if output_dir.is_dir() else []
+    )
+    for folder in sorted(folders, key=_order, reverse=True):
+        try:
+            read_position(folder)
+            return folder
+        except UserError as error:
+            log.warning("passed over: %s", error)
+    if folders:
+        raise UserError(
+            f"resume = latest: none of the states in {output_dir} can be read "
+            f"({', '.join(sorted(folder.name for folder in folders))}). Remove them to start anew, or name another state."
+        )
+    return None
+
+
+def _order(folder: Path) -> tuple[float, int]:
+    """Later runs after earlier ones, and in a run by steps; what cannot be read comes first, as what is newest is looked at first."""
+    try:
+        position = _position(_read_description(folder))
+    except UserError:
+        return math.inf, 0
+    return position.started_at, position.step
+
+
+def _position(description: Mapping[str, Any]) -> Position:
+    return Position(**{name: description[name] for name in Position.__dataclass_fields__})
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """`state.json`.
+
+    Raises:
+        UserError: it is not there, not of this format version, or not what `save_state` writes.
+    """
+    try:
+        description = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{folder} is not a state of a LoRA Dojo run: {error}. Give a folder that ends in -state."
+        ) from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version is not None and version != FORMAT_VERSION:
+        raise UserError(
+            f"the state in {folder} has format version {version}; this program reads version {FORMAT_VERSION}."
+        )
+    if not isinstance(description, dict) or not all(
+        isinstance(description.get(name), kind) for name, kind in CONTENT.items()
+    ):
+        raise UserError(
+            f"{folder} is not a state of a LoRA Dojo run: state.json is incomplete. Give a folder that ends in -state."
+        )
+    if description.pop("digest") != _digest(description):
+        raise UserError(f"the state in {folder} is damaged: state.json has changed. Resume from an earlier one.")
+    return description
+
+
+def _require_whole(folder: Path, description: Mapping[str, Any]) -> None:
+    """Compare the files with what was written.
+
+    Raises:
+        UserError: one is not what it was.
+    """
+    files = description["files"]
+    for name in ("network.safetensors", "optimizer.safetensors", *files):
+        file = folder / name
+        if name not in FILES or name not in files or _hash(file) != files[name]:
+            raise UserError(
+                f"the state in {folder} is damaged: {name} is missing, cut short or changed. Resume from an earlier one."
+            )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """A hash of JSON's content, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(file: Path) -> str | None:
+    """None where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
