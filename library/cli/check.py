@@ -23,21 +23,24 @@ def main(argv: Sequence[str]) -> None:
     """Read the config, survey the data, and print what was found."""
     from library.config.dataset import resolve_datasets
     from library.config.load import load_config
+    from library.core.terminal import harmless
     from library.data.checks import preflight
     from library.data.findings import raise_errors, report
+    from library.models.caption_length import caption_counter
 
     loaded = load_config(with_a_model(argv))
     datasets, notices = resolve_datasets(loaded.config)
     for text in [*loaded.warnings, *loaded.notices, *notices]:
-        print(f"notice: {text}")
+        print(harmless(f"notice: {text}"))
     survey = preflight(
         datasets,
         strict=loaded.config.data.strict,
         max_token_length=loaded.config.model.max_token_length or 75,
+        count_tokens=caption_counter(loaded.config.model.weighted_captions),
         progress=True,
     )
     if survey.findings:
-        print(report([finding for finding in survey.findings if finding.severity != "error"]))
+        print(harmless(report([finding for finding in survey.findings if finding.severity != "error"])))
     raise_errors(survey.findings)
     print(
         f"{len(survey.pictures)} pictures, {sum(picture.repeats for picture in survey.pictures)} with repeats: ready."

@@ -11,6 +11,7 @@ from library.core.runtime import run_command
 
 COMMANDS = {
     "check": "look through a config's pictures and captions before training",
+    "rehearse": "go through a training run in short: will it get through, how long, how much memory and disk",
     "sample": "generate pictures with one or several LoRAs at chosen strengths",
     "measure": "measure what a LoRA learned, against held-out pictures",
     "presets": "list the presets that come with LoRA Dojo",
