@@ -1,7 +1,8 @@
 """A store of encoded pictures and captions, keyed by everything that made them.
 
 Nothing stale can be found, because a changed picture, model or setting makes another key; nothing half-written can be
-read, because files are moved into place whole; and deleting the folder is always safe.
+read, because files are moved into place whole; nothing damaged is used, because each file holds a checksum of itself; and
+deleting the folder is always safe.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from dataclasses import astuple
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -22,8 +23,11 @@ from library.data.placement import Placement
 
 log = logging.getLogger("dojo")
 
-LAYOUT = 1
-"""Raised when the tensors of an entry change their meaning, so that older entries are no longer found."""
+LAYOUT = 2
+"""Raised when entries change their form or meaning, so that older ones are no longer found."""
+
+CHECKSUM = b'"checksum":"'
+"""What stands before the 8 digits of the checksum, in the metadata of an entry's header."""
 
 Tensors = dict[str, Tensor]
 
@@ -40,19 +44,33 @@ class TensorCache:
         self._entries: dict[str, bytes] = {}
 
     def get(self, key: str) -> Tensors | None:
-        """The tensors, or None where there are none; a damaged file is removed and counts as none."""
+        """The tensors, or None where there are none; a damaged file is removed and counts as none.
+
+        Raises:
+            UserError: the file cannot be read or removed.
+        """
         if self.folder is None:
             data = self._entries.get(key)
             return None if data is None else load(data)
         path = self._path(key)
         try:
-            return load(path.read_bytes())
+            data = path.read_bytes()
+            if _is_whole(data):
+                return load(data)
+            log.warning("cache file %s is damaged; it is made anew", path)
+            path.unlink(missing_ok=True)
         except FileNotFoundError:
             return None
-        except SafetensorError as error:
-            log.warning("cache file %s is damaged (%s); it is made anew", path, error)
-            path.unlink(missing_ok=True)
-            return None
+        except OSError as error:
+            raise UserError(
+                f"cache file {path}: {error.strerror or error}. Delete the folder {self.folder}, which is always safe, or "
+                "name another cache_dir."
+            ) from error
+        return None
+
+    def holds(self, key: str) -> bool:
+        """Whether there is something under the key, whole or not."""
+        return key in self._entries if self.folder is None else self._path(key).is_file()
 
     def put(self, key: str, tensors: Tensors) -> None:
         """Keep tensors (CPU) under the key.
@@ -60,22 +78,27 @@ class TensorCache:
         Raises:
             UserError: the file cannot be written.
         """
-        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        data = _sealed(save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"checksum": "0" * 8}))
         if self.folder is None:
             self._entries[key] = data
             return
         path = self._path(key)
         try:
-            write_atomically(path, lambda temporary: temporary.write_bytes(data))
-        except OSError as error:
+            write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
+        except UserError as error:
             raise UserError(
-                f"cannot write the cache file {path}: {error.strerror or error}. Free some space, name another cache_dir, "
-                "or cache in memory (cache_latents instead of cache_latents_to_disk)."
+                f"{error} For caches: name another cache_dir, or cache in memory (cache_latents instead of cache_latents_to_disk).",
+                error.exit_code,
             ) from error
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Where caches are kept on disk."""
+    return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
 
 
 def latent_key(
@@ -104,6 +127,24 @@ def digest(kind: str, *parts: str) -> str:
     """A hash in which no two different lists of parts meet: each part goes in with its length."""
     words = "".join(f"{len(part.encode())}:{part}" for part in (kind, str(LAYOUT), *parts))
     return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def _sealed(data: bytes) -> bytes:
+    """The entry with its checksum in the place of the zeros."""
+    place = data.index(CHECKSUM) + len(CHECKSUM)
+    return data[:place] + _checksum(data, place) + data[place + 8 :]
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether every byte is as it was written."""
+    place = data.find(CHECKSUM) + len(CHECKSUM)
+    return data[place : place + 8] == _checksum(data, place)
+
+
+def _checksum(data: bytes, place: int) -> bytes:
+    """CRC-32 of everything but the 8 digits at `place`, which it is written in; tells every flipped bit."""
+    view = memoryview(data)
+    return b"%08x" % zlib.crc32(view[place + 8 :], zlib.crc32(view[:place]))
 
 
 def content_hash(data: bytes) -> str:

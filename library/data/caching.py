@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from library.core.errors import UserError, raise_all
+from library.core.errors import Exit, UserError, raise_all
 from library.core.runtime import available_cores
 from library.data.cache import TensorCache, Tensors, text_key
 from library.data.dataset import TrainingData
 from library.data.examples import Encoded, Material, all_placements, key_of_latents, load_pixels, placement_varies
 from library.data.placement import Placement, centred
 from library.data.sources import Picture
-from library.data.types import Conditioning, LatentDistribution
+from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def cache_latents(
 
     Args:
         data: as built, the validation pictures included.
-        encode: pixels (B, 3, H, W) in [-1, 1] to their distribution; not called where nothing is missing.
+        encode: pixels (B, 3, H, W) in [-1, 1] to their distribution, all finite; not called where nothing is missing.
         fingerprint: of the VAE and its settings.
         cache: to fill. On disk, each process encodes its share, and all must have finished before training begins; in
             memory each encodes everything.
@@ -60,11 +60,11 @@ def cache_latents(
         progress: show a bar with the time left (on one process).
 
     Raises:
-        UserError: options that make every showing of a picture different, a picture whose latents are not finite, a file
-            that is gone or changed.
+        UserError: options that make every showing of a picture different, a file that is gone or changed; with
+            `Exit.BROKEN_VALUES`, a picture whose latents are not finite.
     """
     refuse_varying_pictures(data)
-    jobs = _share_of(data, cache, {job.key: job for job in _latent_jobs(data, fingerprint)})
+    jobs = _share_of(data, cache, {job.key: job for job in latent_jobs(data, fingerprint)})
     missing = [job for job in jobs if cache.get(job.key) is None]
     with tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar:
         for batch in _kept_behind(_encoded(_loaded_ahead(_batches(missing, batch_size)), encode), cache):
@@ -97,7 +97,7 @@ def cache_texts(
             conditioning = {name: tensor.detach().cpu() for name, tensor in encode(batch).items()}
             for place, caption in enumerate(batch):
                 entry = {name: tensor[place].clone() for name, tensor in conditioning.items()}
-                _require_finite(entry, f"the text encoders' output for the caption '{caption}'")
+                _require_finite(entry, caption)
                 cache.put(text_key(caption, fingerprint), entry)
             bar.update(len(batch))
     return data.with_texts(Encoded(cache, fingerprint))
@@ -119,7 +119,7 @@ def refuse_varying_pictures(data: TrainingData) -> None:
     )
 
 
-def _latent_jobs(data: TrainingData, fingerprint: str) -> Iterator[Job]:
+def latent_jobs(data: TrainingData, fingerprint: str) -> Iterator[Job]:
     """Every picture and placement that the run uses."""
     material = data.material
     for index, picture in enumerate(material.pictures):
@@ -190,16 +190,12 @@ def _encoded(
 def _encode_pictures(jobs: list[Job], loaded: list[Loaded], encode: Callable[[Tensor], LatentDistribution]) -> Entries:
     try:
         latents = encode(torch.stack([pixels for pixels, _ in loaded]))
-    except FloatingPointError as error:
-        if len(jobs) == 1:
-            raise UserError(_not_finite(f"the VAE's latents of {jobs[0].picture.path}")) from error
-        singles = [_encode_pictures([job], [single], encode) for job, single in zip(jobs, loaded)]
-        return {key: tensors for single in singles for key, tensors in single.items()}
+    except BrokenLatents as error:
+        raise error.told_of([str(job.picture.path) for job in jobs]) from error
     mean_BChw, std_BChw = latents.mean.detach().cpu(), latents.std.detach().cpu()
     entries: Entries = {}
     for place, (job, (_, mask)) in enumerate(zip(jobs, loaded)):
         entry = {"mean": mean_BChw[place].clone(), "std": std_BChw[place].clone()}
-        _require_finite(entry, f"the VAE's latents of {job.picture.path}")
         entries[job.key] = entry if mask is None else {**entry, "mask": mask}
     return entries
 
@@ -222,10 +218,10 @@ def _kept_behind(batches: Iterable[Entries], cache: TensorCache) -> Iterator[Ent
             written.result()
 
 
-def _require_finite(tensors: Tensors, what: str) -> None:
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point()):
-        raise UserError(_not_finite(what))
-
-
-def _not_finite(what: str) -> str:
-    return f"{what} are not finite numbers. Try no_half_vae = true, another VAE, or leave the picture out."
+def _require_finite(encoded: Tensors, caption: str) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in encoded.values() if tensor.is_floating_point()):
+        raise UserError(
+            f"the text encoders' output for the caption '{caption}' is not finite numbers. Where other captions fare alike, the "
+            'model\'s file is damaged, or overflows in fp16: use mixed_precision = "bf16". Otherwise change the caption.',
+            Exit.BROKEN_VALUES,
+        )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 
 
@@ -79,7 +79,7 @@ def _from_table(text: str, path: Path) -> dict[str, dict[str, Any]]:
 
 def _from_lines(text: str, path: Path) -> dict[str, dict[str, Any]]:
     entries = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # other line ends, U+2028 say, may stand in JSON's texts
         if not line.strip():
             continue
         entry = _parsed(line, path, f" line {number}")
@@ -94,6 +94,6 @@ def _from_lines(text: str, path: Path) -> dict[str, dict[str, Any]]:
 
 def _parsed(text: str, path: Path, where: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except DocumentError as error:
         raise UserError(f"metadata_file {path}{where}: is not valid JSON ({error}).") from error

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
 from library.core.runtime import available_cores
-from library.data.buckets import side_range
+from library.data.buckets import bucket_sizes, side_range, training_size
 from library.data.cache import content_hash
-from library.data.captions import mentions
+from library.data.captions import mentions, plain_caption
 from library.data.findings import Finding, made_strict
 from library.data.images import PictureError, inspect
-from library.data.placement import face_of
+from library.data.looks import BLURRED, Bits, difference_hash, earlier_lookalikes, sharpness
+from library.data.placement import covering, face_of
 from library.data.sources import LEFT_OUT, Picture, Survey, in_threads, scan
 from library.data.split import balanced_repeats
 
@@ -25,20 +26,35 @@ SHORTEST_SIDE = 32
 
 WIDEST_ASPECT = 8.0
 
-MOST_ENLARGED = 2.0
+MOST_ENLARGED = 1.5
 
 MASK_SHAPE_TOLERANCE = 0.02
 
 
+@dataclass(frozen=True)
+class Looked:
+    """A picture that can be used, and how it looks."""
+
+    picture: Picture
+    bits: Bits
+    """Its difference hash."""
+
+
 def preflight(
-    datasets: Sequence[Dataset], *, strict: bool = False, max_token_length: int = 75, progress: bool = False
+    datasets: Sequence[Dataset],
+    *,
+    strict: bool = False,
+    max_token_length: int = 75,
+    count_tokens: Callable[[str], int] | None = None,
+    progress: bool = False,
 ) -> Survey:
     """Find, fully decode and judge every picture and caption.
 
     Args:
         datasets: the resolved datasets.
         strict: warnings become errors.
-        max_token_length: captions that are surely longer are reported.
+        max_token_length: captions that are longer are reported.
+        count_tokens: of a caption, as the model's tokenizer counts them; None: those that it has at least.
         progress: show a bar with the time left.
 
     Returns:
@@ -49,15 +65,21 @@ def preflight(
         UserError: a metadata file is not of the right form.
     """
     scanned = scan(datasets)
-    read = in_threads(_read, scanned.pictures, max(2, available_cores()), "checking pictures" if progress else "")
-    pictures = [picture for picture, _ in read if picture is not None]
+
+    def look_at(picture: Picture) -> tuple[Looked | None, list[Finding]]:
+        width, height = datasets[picture.dataset].buckets.resolution
+        return _look_at(picture, width * height)
+
+    read = in_threads(look_at, scanned.pictures, max(2, available_cores()), "checking pictures" if progress else "")
+    looked = [each for each, _ in read if each is not None]
+    pictures = [each.picture for each in looked]
     findings = [
         *_about_settings(datasets),
         *scanned.findings,
         *(finding for _, remarks in read for finding in remarks),
-        *_about_captions(pictures, datasets, max_token_length),
+        *_about_captions(pictures, datasets, max_token_length, count_tokens or fewest_tokens),
         *_about_sizes(pictures, datasets),
-        *_about_copies(pictures),
+        *_about_copies(looked),
         *_about_faces(pictures, datasets),
         *_about_regularisation(pictures),
         *_about_count(pictures, datasets),
@@ -65,12 +87,12 @@ def preflight(
     return Survey(pictures, made_strict(findings) if strict else findings)
 
 
-def _read(picture: Picture) -> tuple[Picture | None, list[Finding]]:
-    """The picture with its hash, None where it cannot be used, and what is to be said of it."""
+def _look_at(picture: Picture, area: int) -> tuple[Looked | None, list[Finding]]:
+    """The picture with its hashes, None where it cannot be used, and what is to be said of it; `area` is the training size's."""
     path = str(picture.path)
     try:
         data = picture.path.read_bytes()
-        seen = inspect(data)
+        seen = inspect(data, area)
     except PictureError as error:
         return None, [Finding("warning", path, str(error), LEFT_OUT)]
     except OSError as error:
@@ -83,8 +105,10 @@ def _read(picture: Picture) -> tuple[Picture | None, list[Finding]]:
         findings.append(Finding("warning", path, "is animated.", "Its first frame is used."))
     if seen.profile_broken:
         findings.append(Finding("notice", path, "has a broken colour profile.", "Its colours are read as sRGB."))
+    if not picture.is_reg and sharpness(seen.grey) < BLURRED:
+        findings.append(Finding("notice", path, "looks blurred, or is next to empty.", "A LoRA learns that too."))
     picture, about_mask = _with_mask(picture)
-    return picture, findings + about_mask
+    return Looked(picture, difference_hash(seen.grey)), findings + about_mask
 
 
 def _unusable(picture: Picture) -> str:
@@ -136,7 +160,7 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
 
 
 def _about_captions(
-    pictures: Sequence[Picture], datasets: Sequence[Dataset], max_token_length: int
+    pictures: Sequence[Picture], datasets: Sequence[Dataset], max_token_length: int, count_tokens: Callable[[str], int]
 ) -> Iterator[Finding]:
     for picture in pictures:
         subset = datasets[picture.dataset].subsets[picture.subset]
@@ -146,19 +170,18 @@ def _about_captions(
             found = f"the caption has {len(lines)} lines; the first is used."
             yield Finding("notice", where, found, "With enable_wildcard each is used in turn.")
             lines = lines[:1]
-        yield from _about_text([_surrounded(line, subset) for line in lines], where, picture, subset, max_token_length)
+        trigger = "" if picture.is_reg else subset.trigger_word
+        if trigger and picture.caption and not all(mentions(_surrounded(line, subset), trigger) for line in lines):
+            found = f"the caption does not contain the trigger word '{trigger}'."
+            yield Finding("warning", where, found, "Add it, or set caption_prefix.")
+        if any(_is_longer(plain_caption(line, subset.captions), max_token_length, count_tokens) for line in lines):
+            found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
+            yield Finding("warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225).")
 
 
-def _about_text(
-    lines: Sequence[str], where: str, picture: Picture, subset: Subset, max_token_length: int
-) -> Iterator[Finding]:
-    trigger = subset.trigger_word
-    if trigger and not picture.is_reg and picture.caption and not all(mentions(line, trigger) for line in lines):
-        found = f"the caption does not contain the trigger word '{trigger}'."
-        yield Finding("warning", where, found, "Add it, or set caption_prefix.")
-    if max(map(fewest_tokens, lines)) > max_token_length:
-        found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
-        yield Finding("warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225).")
+def _is_longer(caption: str, tokens: int, count_tokens: Callable[[str], int]) -> bool:
+    """Whether the caption has more tokens; of a short one that is known without its tokenizer: a token is one byte at least."""
+    return len(caption.encode(errors="replace")) > tokens and count_tokens(caption) > tokens
 
 
 def _surrounded(line: str, subset: Subset) -> str:
@@ -166,22 +189,34 @@ def _surrounded(line: str, subset: Subset) -> str:
 
 
 def _about_sizes(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
     for picture in pictures:
         config = datasets[picture.dataset].buckets
-        width, height = config.resolution
-        enlarged = (width * height / (picture.width * picture.height)) ** 0.5
-        if enlarged > MOST_ENLARGED and not config.bucket_no_upscale:
-            found = f"is small ({picture.width}x{picture.height}) for the resolution {width}x{height}."
-            yield Finding("notice", str(picture.path), found, "It is enlarged and will look soft.")
+        if not sizes[picture.dataset] and not config.bucket_no_upscale:
+            continue  # no size is possible, which is told when the model's stride is known
+        size = training_size(picture.size, config, sizes[picture.dataset])
+        factor = covering(picture.size, size)[0] / picture.width
+        if factor > MOST_ENLARGED:
+            found = f"is {picture.width}x{picture.height} and is enlarged {factor:.1f} times to train at {size[0]}x{size[1]}."
+            yield Finding("notice", str(picture.path), found, "It will look soft.")
 
 
-def _about_copies(pictures: Sequence[Picture]) -> Iterator[Finding]:
-    """Copies of one picture within one dataset; several datasets may well train the same folder at other sizes."""
+def _about_copies(looked: Sequence[Looked]) -> Iterator[Finding]:
+    """Pictures that are the same, or nearly, within one dataset; several may well train the same folder at other sizes."""
     first: dict[tuple[int, str], Picture] = {}
-    for picture in pictures:
+    by_dataset: dict[int, list[Looked]] = {}
+    for each in looked:
+        picture = each.picture
         original = first.setdefault((picture.dataset, picture.content), picture)
         if original.path != picture.path:
             yield Finding("notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
+        elif not picture.is_reg:
+            by_dataset.setdefault(picture.dataset, []).append(each)
+    for members in by_dataset.values():
+        for each, place in zip(members, earlier_lookalikes([member.bits for member in members])):
+            if place is not None:
+                found = f"looks almost like {members[place].picture.path}."
+                yield Finding("notice", str(each.picture.path), found, "Both train: what they show counts twice.")
 
 
 def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:

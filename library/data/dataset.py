@@ -62,15 +62,18 @@ class ValidationData:
 
     def batches(self, batch_size: int) -> Iterator[list[Example]]:
         """Lists of examples of one size; an example's position is (0, its number among the held-out pictures)."""
-        order = sorted(range(len(self)), key=lambda index: (self.material.sizes[index], index))
-        batch: list[int] = []
-        for index in order:
-            if batch and (len(batch) == batch_size or self.material.sizes[batch[0]] != self.material.sizes[index]):
-                yield [self._example(member) for member in batch]
-                batch = []
-            batch.append(index)
-        if batch:
-            yield [self._example(member) for member in batch]
+        for group in self.groups(batch_size):
+            yield [self._example(index) for index in group]
+
+    def groups(self, batch_size: int) -> list[list[int]]:
+        """The numbers of the pictures in each batch."""
+        sizes = self.material.sizes
+        found: list[list[int]] = []
+        for index in sorted(range(len(self)), key=lambda index: (sizes[index], index)):
+            if not found or len(found[-1]) == batch_size or sizes[found[-1][0]] != sizes[index]:
+                found.append([])
+            found[-1].append(index)
+        return found
 
     def _example(self, index: int) -> Example:
         picture = self.material.pictures[index]
@@ -198,12 +201,18 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         }
 
     def fingerprint(self) -> str:
-        """Hash of what decides which samples a step has: pictures, captions, repeats, sizes, seed and batches."""
+        """Hash of what decides which samples a step has: pictures, captions, how both vary, repeats, sizes, seed and batches."""
         facts = [
             f"{p.content} {p.mask_content} {p.dataset} {p.subset} {p.is_reg} {size} {repeats} {p.caption}"
             for p, size, repeats in zip(self.material.pictures, self.material.sizes, self.repeats)
         ]
-        return digest("data", str(self.seed), *(str(bucket.batch_size) for bucket in self.plan.buckets), *facts)
+        options = [
+            f"{subset.captions} {replace(subset.images, conditioning_data_dir=None)} {subset.trigger_word} {subset.class_word}"
+            for dataset in self.material.datasets
+            for subset in dataset.subsets
+        ]
+        batches = [str(bucket.batch_size) for bucket in self.plan.buckets]
+        return digest("data", str(self.seed), *batches, *options, *facts)
 
 
 def build_training_data(

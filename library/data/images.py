@@ -1,23 +1,22 @@
-"""Opening pictures rightly: orientation, transparency, bit depth and colour space; then resize, crop and tensors."""
+"""Opening pictures rightly: their kind, size and orientation; then resize, crop and tensors."""
 
 from __future__ import annotations
 
 import functools
 import io
 import random
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from library.data.buckets import Size
+from library.data.colours import UNREADABLE, has_broken_profile, to_srgb
 from library.data.placement import Placement
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -50,15 +49,6 @@ UPRIGHT = {
 }
 """EXIF orientation -> what brings the stored pixels upright."""
 
-UNREADABLE = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, RuntimeError, struct.error,
-    zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow raises on damaged files."""
-
-
-BROKEN_PROFILE = (ImageCms.PyCMSError, *UNREADABLE)
-
 
 class PictureError(Exception):
     """A file that cannot be used as a picture; the message is the reason."""
@@ -82,6 +72,8 @@ class Inspected:
     animated: bool
     profile_broken: bool
     """It has a colour profile that cannot be used."""
+    grey: Image.Image
+    """Upright or not, at most as large as was asked, to judge its looks by; what is transparent is white."""
 
 
 def picture_size(path: Path) -> Size:
@@ -106,28 +98,41 @@ def decode(data: bytes) -> Decoded:
     """
     image = _loaded(_opened(io.BytesIO(data), data[:512]))
     turn = UPRIGHT.get(orientation(image))
-    rgb, alpha = _to_srgb(image)
+    rgb, alpha = to_srgb(image)
     if turn is not None:
         rgb, alpha = rgb.transpose(turn), alpha.transpose(turn) if alpha is not None else None
     return Decoded(rgb, alpha)
 
 
-def inspect(data: bytes) -> Inspected:
-    """Decode every byte as cheaply as the format allows, and throw the pixels away.
+def inspect(data: bytes, area: int = 512 * 512) -> Inspected:
+    """Decode every byte, and keep no more than a small grey picture.
+
+    Args:
+        area: pixels that it may have.
 
     Raises:
         PictureError: as `decode`.
     """
     image = _opened(io.BytesIO(data), data[:512])
-    size = image.size
-    # A JPEG's bytes are all read, but few pixels computed.
-    image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+    size, mode = image.size, image.mode
+    scale = min(1.0, (area / (size[0] * size[1])) ** 0.5)
+    small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    # A JPEG's bytes are all read, but no more pixels computed than are needed.
+    image.draft("L" if mode == "RGB" else None, small)
     image = _loaded(image)
-    return Inspected(_turned(size, image), _is_animated(image), _has_broken_profile(image))
+    grey = over_background(Decoded(*to_srgb(image)), "white").convert("L")
+    return Inspected(
+        size=_turned(size, image),
+        animated=_is_animated(image),
+        profile_broken=has_broken_profile(image, mode),
+        grey=grey if grey.size == small else grey.resize(small, Image.Resampling.BOX),
+    )
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    """EXIF orientation 1 to 8; 1 where there is none, the EXIF data are damaged, or Pillow turns the picture by itself."""
+    if image.format == "TIFF":
+        return 1
     try:
         value = image.getexif().get(0x0112, 1)
     except UNREADABLE:
@@ -192,6 +197,8 @@ def _opened(file: IO[bytes], start: bytes) -> Image.Image:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError as error:
         raise PictureError(f"is not a picture of a kind that is read ({', '.join(_formats())}).") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"has too many pixels; at most {MOST_PIXELS // 10**6} million.") from error
     except UNREADABLE as error:
         raise _unreadable(error) from error
     if image.width * image.height > MOST_PIXELS:
@@ -234,65 +241,3 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _unreadable(error: Exception) -> PictureError:
     return PictureError(f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__}).")
-
-
-def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colours in sRGB, and the opacity."""
-    if image.mode.startswith("I"):
-        return _from_deep_grey(image).convert("RGB"), None
-    profile = image.info.get("icc_profile")
-    alpha = None
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        is_grey = image.mode in ("L", "LA", "La")
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        # The colours as stored, those behind transparent pixels included; converting to RGB drops the opacity only.
-        image = image.getchannel("R") if is_grey else image.convert("RGB")
-        alpha = None if alpha.getextrema()[0] == 255 else alpha
-    if image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    try:
-        transform = _transform(profile, image.mode) if profile else None
-    except BROKEN_PROFILE:
-        transform = None  # told by the preflight
-    converted = ImageCms.applyTransform(image, transform) if transform is not None else None
-    return converted or image.convert("RGB"), alpha
-
-
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; Pillow's own conversion clips everything above 255 to white."""
-    levels = np.asarray(image).astype(np.int64).clip(0, 65535)
-    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-
-
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From colours of the profile to sRGB; None where they are sRGB, or the profile is for another kind of colours.
-
-    Raises:
-        BROKEN_PROFILE: one of those where the profile cannot be used.
-    """
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    kinds = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-    if kinds.get(source.profile.xcolor_space.strip()) != mode:
-        return None
-    if mode == "RGB" and "srgb" in (source.profile.profile_description or "").lower():
-        return None
-    return ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-
-
-def _has_broken_profile(image: Image.Image) -> bool:
-    mode = {"CMYK": "CMYK", "L": "L", "LA": "L", "La": "L", "1": "L"}.get(image.mode, "RGB")
-    profile = image.info.get("icc_profile")
-    try:
-        if profile:
-            _transform(profile, mode)
-    except BROKEN_PROFILE:
-        return True
-    return False

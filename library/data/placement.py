@@ -45,7 +45,7 @@ class Face:
 def face_of(stem: str) -> Face | None:
     """The face that a file name such as `anna_320_180_96_110` tells of: centre x, centre y, width, height."""
     parts = stem.split("_")
-    if len(parts) < 5 or not all(part.isdigit() for part in parts[-4:]) or min(map(int, parts[-2:])) <= 0:
+    if len(parts) < 5 or not all(part.isdecimal() for part in parts[-4:]) or min(map(int, parts[-2:])) <= 0:
         return None
     return Face(*map(int, parts[-4:]))
 

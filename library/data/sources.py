@@ -13,7 +13,7 @@ from tqdm import tqdm
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.buckets import Size
 from library.data.caption_files import metadata_caption, read_caption, read_metadata
-from library.data.findings import Finding
+from library.data.findings import Finding, Severity
 from library.data.images import PictureError, picture_size
 from library.data.siblings import Siblings, subfolders, suggestion, visible_files
 
@@ -161,7 +161,8 @@ def _captioned(path: Path, caption_path: Path | None, source: _Source) -> Survey
     findings = []
     if encoding:
         message, advice = f"is not UTF-8; it is read as {encoding}.", "Save it as UTF-8 to be sure."
-        findings.append(Finding("notice", str(caption_path), message, advice))
+        severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
+        findings.append(Finding(severity, str(caption_path), message, advice))
     if not caption:
         advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
         findings.append(Finding("warning", str(caption_path), "is empty.", advice))
@@ -192,10 +193,18 @@ def _named_picture(name: str, root: Path, listed: Siblings) -> Path | None:
     """A metadata key is a path, a path below image_dir, or either without its extension."""
     candidates = [Path(name), root / name]
     for path in candidates:
-        if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
+        if path.suffix.lower() in IMAGE_EXTENSIONS and _is_file(path):
             return path
-    endings = [path.with_name(path.name + extension) for path in candidates for extension in sorted(IMAGE_EXTENSIONS)]
-    return listed.find(name) or next((path for path in endings if path.is_file()), None)
+    endings = [path.parent / (path.name + extension) for path in candidates for extension in sorted(IMAGE_EXTENSIONS)]
+    return listed.find(name) or next((path for path in endings if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file; what the system cannot look up, a name of thousands of characters say, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _with_masks(pictures: Sequence[Picture], subset: Subset) -> Survey:

@@ -5,9 +5,12 @@ Letters: B samples, C latent channels, h w latent height and width, H W picture 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from library.core.errors import Exit, UserError
 
 Conditioning = dict[str, Tensor]
 """What the text encoders give the UNet, flat so that it caches as safetensors: `hidden` (B, T, D) and, for SDXL, `pooled` (B, D)."""
@@ -26,6 +29,26 @@ class LatentDistribution:
     def sample(self, noise: Tensor) -> Tensor:
         """Latents drawn with the given standard normal noise, in its type."""
         return self.mean.to(noise.dtype) + self.std.to(noise.dtype) * noise
+
+
+class BrokenLatents(FloatingPointError):
+    """Pictures whose latents are not finite numbers, in fp32 either.
+
+    Args:
+        places: theirs in the batch that was to be encoded.
+    """
+
+    def __init__(self, places: Sequence[int]) -> None:
+        super().__init__("the VAE's latents are not finite numbers, in fp32 too")
+        self.places = list(places)
+
+    def told_of(self, images: Sequence[str]) -> UserError:
+        """What to tell the user; `images` are the paths of the batch's pictures."""
+        return UserError(
+            f"{', '.join(images[place] for place in self.places)}: {self}. Where other pictures fare alike, the VAE's file is "
+            "damaged or does not suit: name another with `vae`. Otherwise leave the picture out.",
+            Exit.BROKEN_VALUES,
+        )
 
 
 @dataclass(frozen=True)

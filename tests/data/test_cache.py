@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from library.core.errors import UserError
 from library.data.cache import TensorCache, latent_key, text_key
@@ -50,6 +51,32 @@ def test_a_damaged_file_counts_as_none_and_goes(tmp_path: Path, damage) -> None:
     assert not path.exists()
     cache.put(KEY, TENSORS)
     assert same(cache.get(KEY))
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path)
+    cache.put(KEY, {"mean": torch.randn(1, 2, 2), "std": torch.randn(1, 2, 2)})
+    (path,) = tmp_path.rglob("*.safetensors")
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        assert cache.get(KEY) is None and not path.exists(), bit
+    path.write_bytes(whole)
+    assert cache.get(KEY) is not None
+
+
+def test_entries_are_ordinary_safetensors(tmp_path: Path) -> None:
+    TensorCache(tmp_path).put(KEY, TENSORS)
+    (path,) = tmp_path.rglob("*.safetensors")
+    assert same(load_file(path))
+
+
+def test_a_cache_that_cannot_be_read_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / KEY[:2] / f"{KEY}.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"directory.*Delete the folder .*, which is always safe"):
+        TensorCache(tmp_path).get(KEY)
 
 
 def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError
 from library.data.cache import TensorCache
 from library.data.caching import cache_latents, cache_texts
 from library.data.checks import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
-from library.data.examples import load_pixels
+from library.data.examples import key_of_latents, load_pixels
 from library.data.placement import centred
-from library.data.types import Conditioning, LatentDistribution
+from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
 Make = Callable[..., Path]
 
@@ -127,22 +127,127 @@ def test_latents_that_are_not_finite_name_their_picture(folder: Make, subset, da
     worst = data.material.pictures[3]
     pixels = load_pixels(data.material, worst, centred(worst.size, data.material.sizes[3]))[0]
 
-    def raises(pixels_BCHW: Tensor) -> LatentDistribution:
-        if any(torch.equal(one, pixels) for one in pixels_BCHW if one.shape == pixels.shape):
-            raise FloatingPointError
+    def encode(pixels_BCHW: Tensor) -> LatentDistribution:
+        same = [
+            place for place, one in enumerate(pixels_BCHW) if one.shape == pixels.shape and torch.equal(one, pixels)
+        ]
+        if same:
+            raise BrokenLatents(same)
         return Vae()(pixels_BCHW)
 
-    def returns_nan(pixels_BCHW: Tensor) -> LatentDistribution:
-        found = Vae()(pixels_BCHW)
-        for place, one in enumerate(pixels_BCHW):
-            if one.shape == pixels.shape and torch.equal(one, pixels):
-                found.mean[place, 0, 0, 0] = float("nan")
+    with pytest.raises(UserError, match=f"{worst.path.name}: .*not finite.*leave the picture out") as caught:
+        cache_latents(data, encode, fingerprint="vae", cache=TensorCache(), batch_size=3)
+    assert sum(picture.path.name in str(caught.value) for picture in data.material.pictures) == 1
+    assert caught.value.exit_code == Exit.BROKEN_VALUES
+
+
+def test_encoded_captions_that_are_not_finite_are_named(folder: Make, subset, dataset) -> None:
+    path = folder(3)
+    (path / "01.txt").write_text("the worst", encoding="utf-8")
+
+    def encode(captions: Sequence[str]) -> Conditioning:
+        found = Encoder()(captions)
+        found["pooled"][[caption == "the worst" for caption in captions]] = float("inf")
         return found
 
-    for encode in (raises, returns_nan):
-        cache = TensorCache()
-        with pytest.raises(UserError, match=worst.path.name):
-            cache_latents(data, encode, fingerprint="vae", cache=cache, batch_size=3)
+    with pytest.raises(UserError, match="caption 'the worst'") as caught:
+        cache_texts(build(path, subset, dataset), encode, fingerprint="te", cache=TensorCache())
+    assert caught.value.exit_code == Exit.BROKEN_VALUES
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("change", ["removed", "changed", "mask removed", "mask changed"])
+def test_what_goes_between_the_scan_and_the_caching_is_told_and_nothing_is_kept(
+    tmp_path: Path, folder: Make, picture: Make, subset, dataset, change: str, on_disk: bool
+) -> None:
+    path = folder(3)
+    for number in range(3):
+        picture(tmp_path / "masks" / f"{number:02d}.png", (96, 64) if number == 2 else (64, 64), seed=number)
+    data = build(path, subset, dataset, conditioning_data_dir=str(tmp_path / "masks"))
+    file = (tmp_path / "masks" if "mask" in change else path) / "01.png"
+    file.unlink()
+    if "changed" in change:
+        picture(file, seed=99)
+    cache = TensorCache(tmp_path / "cache" if on_disk else None)
+    with pytest.raises(UserError, match=rf"{file}: was .* (since|when) the run began"):
+        cache_latents(data, Vae(), fingerprint="vae", cache=cache)
+    key = key_of_latents(data.material, data.material.pictures[1], centred((64, 64), (64, 64)), "vae")
+    assert cache.get(key) is None
+
+
+def test_pictures_that_go_after_the_caching_are_not_missed(folder: Make, picture: Make, subset, dataset) -> None:
+    path = folder(3)
+    cached = cache_latents(build(path, subset, dataset), Vae(), fingerprint="vae", cache=TensorCache())
+    before = all_examples(cached)
+    (path / "00.png").unlink()
+    picture(path / "01.png", seed=99)
+    for one, other in zip(before, all_examples(cached)):
+        assert torch.equal(one.latents.mean, other.latents.mean)
+
+
+def test_pictures_of_one_name_have_latents_of_their_own(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png", seed=1, caption="both")
+    picture(tmp_path / "a.jpg", seed=2)
+    vae = Vae()
+    plain = build(tmp_path, subset, dataset)
+    cached = cache_latents(plain, vae, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert len(vae.batches) == len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2
+    for with_pixels, with_latents in zip(all_examples(plain), all_examples(cached)):
+        assert with_latents.caption == "both"
+        assert torch.equal(with_latents.latents.mean, avg_pool2d(with_pixels.pixels, 8))
+
+
+def test_whatever_shapes_latents_is_encoded_again_when_it_changes(
+    tmp_path: Path, folder: Make, picture: Make, subset, dataset
+) -> None:
+    """Resolution, flip, filter, background and mask; what is as it was is found again."""
+    path, cache = folder(3), TensorCache(tmp_path / "cache")
+    masks = {"conditioning_data_dir": str(tmp_path / "masks")}
+    for number in range(3):
+        picture(tmp_path / "masks" / f"{number:02d}.png", (96, 64) if number == 2 else (64, 64), seed=number)
+
+    def encoded(resolution: int = 64, fingerprint: str = "vae", **settings: object) -> int:
+        datasets = [dataset(subset(path, **settings), enable_bucket=True, resolution=[resolution, resolution])]
+        data = build_training_data(datasets, preflight(datasets).pictures, seed=3, stride=8)
+        vae = Vae()
+        cache_latents(data, vae, fingerprint=fingerprint, cache=cache)
+        return len(vae.batches)
+
+    assert [encoded(), encoded()] == [3, 0]
+    for change in (
+        {"resolution": 48},
+        {"flip_aug": True},
+        {"resize_interpolation": "area"},
+        {"background_color": "black"},
+        {"alpha_mask": True},
+        {"fingerprint": "another"},
+        masks,
+    ):
+        assert [encoded(**change), encoded(**change), encoded()] == [3, 0, 0], change
+    stamp = (tmp_path / "masks" / "01.png").stat()
+    picture(tmp_path / "masks" / "01.png", seed=99)
+    os.utime(tmp_path / "masks" / "01.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert encoded(**masks) == 1
+
+
+def test_damaged_entries_are_made_anew_and_are_right(
+    tmp_path: Path, folder: Make, subset, dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut short, empty, and with one bit flipped among the latents, which no format notices by itself."""
+    data, cache = build(folder(6), subset, dataset), TensorCache(tmp_path / "cache")
+    before = all_examples(cache_latents(data, Vae(), fingerprint="vae", cache=cache))
+    paths = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    paths[0].write_bytes(paths[0].read_bytes()[:-5])
+    paths[1].write_bytes(b"")
+    flipped = bytearray(paths[2].read_bytes())
+    flipped[-3] ^= 0x10
+    paths[2].write_bytes(flipped)
+    vae = Vae()
+    after = all_examples(cache_latents(data, vae, fingerprint="vae", cache=cache))
+    assert sum(shape[0] for shape in vae.batches) == 3
+    assert sum("is damaged; it is made anew" in record.message for record in caplog.records) == 3
+    for one, other in zip(before, after):
+        assert torch.equal(one.latents.mean, other.latents.mean) and torch.equal(one.latents.std, other.latents.std)
 
 
 @pytest.mark.parametrize("setting", [{"random_crop": True}, {"color_aug": True}, {"face_crop_aug_range": [1.0, 2.0]}])

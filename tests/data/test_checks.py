@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from library.core.errors import UserError
 from library.data.checks import fewest_tokens, preflight
 from library.data.findings import Finding, raise_errors, report
+from library.data.sources import scan
 
 Make = Callable[..., Path]
 
@@ -35,6 +36,37 @@ def faulty(folder: Make, picture: Make) -> Path:
     frames[0].save(path / "moves.gif", save_all=True, append_images=frames[1:])
     (path / "moves.txt").write_text("alex", encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("gif", "GIF"), ("webp", "WEBP"), ("png", "PNG"), ("tif", "TIFF")])
+def test_of_animations_the_first_frame_is_used_with_a_warning(
+    folder: Make, subset, dataset, ending: str, kind: str
+) -> None:
+    path = folder(12)
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(path / f"moves.{ending}", kind, save_all=True, append_images=frames[1:])
+    survey = preflight([dataset(subset(path, class_tokens="alex"))])
+    assert said(survey.findings, "Its first frame is used") == [f"warning moves.{ending}"]
+    assert f"moves.{ending}" in {picture.path.name for picture in survey.pictures}
+
+
+@pytest.mark.parametrize("change", ["removed", "unreadable"])
+def test_files_that_go_while_they_are_looked_at(
+    folder: Make, subset, dataset, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Between the scan of the headers and the reading of the whole file."""
+    path = folder(12)
+
+    def scan_and_lose(datasets):
+        found = scan(datasets)
+        (path / "03.png").unlink()
+        if change == "unreadable":
+            (path / "03.png").mkdir()
+        return found
+
+    monkeypatch.setattr("library.data.checks.scan", scan_and_lose)
+    survey = preflight([dataset(subset(path))])
+    assert said(survey.findings, "cannot be read") == ["warning 03.png"] and len(survey.pictures) == 11
 
 
 def test_every_bad_picture_is_named_in_one_report(faulty: Path, subset, dataset) -> None:
@@ -61,6 +93,53 @@ def test_pictures_are_known_by_their_bytes(folder: Make, subset, dataset) -> Non
     contents = {p.path.name: p.content for p in survey.pictures}
     assert len(set(contents.values())) == 12 and contents["copy.png"] == contents["00.png"]
     assert said(survey.findings, "copy of") == ["notice copy.png"]
+
+
+def test_near_copies_and_blurred_pictures_are_listed_and_never_fatal(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    with Image.open(path / "00.png") as image:
+        image.save(path / "again.jpg", quality=80)
+        image.resize((128, 128)).save(path / "larger.webp")
+    with Image.open(path / "01.png") as image:
+        image.filter(ImageFilter.GaussianBlur(6)).save(path / "soft.png")
+    Image.new("RGB", (64, 64), "white").save(path / "white.png")
+    survey = preflight([dataset(subset(path, class_tokens="alex"))], strict=True)
+    alike = f"looks almost like {path / '00.png'}."
+    assert said(survey.findings, alike) == ["notice again.jpg", "notice larger.webp"]
+    assert said(survey.findings, "looks almost like") == said(survey.findings, alike)
+    assert said(survey.findings, "looks blurred") == ["notice soft.png", "notice white.png"]
+    assert len(survey.pictures) == 16
+    raise_errors(survey.findings)
+
+
+def test_the_same_pictures_at_another_size_are_no_copies(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    with Image.open(path / "00.png") as image:
+        image.save(path / "again.jpg", quality=80)
+    findings = preflight([dataset(subset(path)), dataset(subset(path), resolution=[96, 96])]).findings
+    assert said(findings, "looks almost like") == ["notice again.jpg"] * 2 and not said(findings, "copy of")
+    regularisation = preflight([dataset(subset(path, is_reg=True))]).findings
+    assert not said(regularisation, "looks almost like") and not said(regularisation, "looks blurred")
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "told"),
+    [
+        ((64, 64), {"resolution": [96, 96]}, None),  # 1.5 times
+        ((60, 60), {"resolution": [96, 96]}, "60x60 and is enlarged 1.6 times to train at 96x96"),
+        ((320, 40), {"resolution": [96, 96]}, "320x40 and is enlarged 2.4 times to train at 96x96"),
+        ((320, 40), {"resolution": [96, 96], "enable_bucket": True, "max_bucket_reso": 320}, None),
+        ((40, 40), {"resolution": [96, 96], "enable_bucket": True, "bucket_no_upscale": True}, None),
+        ((40, 40), {"resolution": [32, 32], "enable_bucket": True, "bucket_reso_steps": 64}, None),  # told later
+    ],
+)
+def test_how_much_small_pictures_are_enlarged(
+    tmp_path: Path, picture: Make, subset, dataset, size, settings, told: str | None
+) -> None:
+    picture(tmp_path / "a.png", size, caption="alex")
+    findings = preflight([dataset(subset(tmp_path), **settings)]).findings
+    assert said(findings, "is enlarged") == (["notice a.png"] if told else [])
+    assert told is None or said(findings, told)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +184,29 @@ def test_captions_that_are_surely_too_long(folder: Make, subset, dataset) -> Non
     assert said(preflight([dataset(subset(path))], max_token_length=150).findings, "tokens") == []
 
 
+def test_captions_are_counted_as_they_are_trained(folder: Make, subset, dataset) -> None:
+    """With prefix and suffix, of several options one, without the mark of kept tokens; and by the given tokenizer."""
+    path = folder(12)
+    words = ", ".join(["word"] * 36)  # 71 tokens
+    (path / "03.txt").write_text(f"{words}, {{one|two|three}}", encoding="utf-8")
+    (path / "04.txt").write_text(f"a ||| {words}", encoding="utf-8")
+
+    def too_long(**settings: object) -> list[str]:
+        return said(preflight([dataset(subset(path, **settings))]).findings, "more than 75 tokens")
+
+    assert too_long() == ["warning 03.txt"]
+    assert too_long(enable_wildcard=True, keep_tokens_separator="|||") == []
+    assert too_long(enable_wildcard=True, caption_suffix=", the end, now, here") == ["warning 03.txt", "warning 04.txt"]
+    asked: list[str] = []
+
+    def count(caption: str) -> int:
+        asked.append(caption)
+        return 76 if "|||" in caption else 75
+
+    assert said(preflight([dataset(subset(path))], count_tokens=count).findings, "tokens") == ["warning 04.txt"]
+    assert len(asked) == 2  # the others have fewer bytes than tokens are allowed
+
+
 def test_fewest_tokens_is_what_clip_splits_first() -> None:
     assert fewest_tokens("a man's hat, 42!! snake_case") == len(
         ["a", "man", "'s", "hat", ",", "4", "2", "!!", "snake", "_", "case"]
@@ -124,7 +226,7 @@ def test_small_pictures_odd_masks_and_wrong_colours(
     findings = preflight([dataset(asked, resolution=[256, 256], enable_bucket=True, max_bucket_reso=500)]).findings
     assert said(findings, "not the same shape") == ["warning 01.png"]
     assert said(findings, "the mask is not a picture") == ["error 03.png"]
-    assert len(said(findings, "It is enlarged")) == 12
+    assert len(said(findings, "is enlarged 4.0 times to train at 256x256")) == 8
     assert said(findings, "'whiteish' is not a colour")[0].startswith("error")
     assert said(findings, "32 and 512 are used")
 
@@ -143,12 +245,11 @@ def test_settings_without_effect_are_told(folder: Make, picture: Make, subset, d
 def test_a_hundred_pictures_take_less_than_three_seconds_of_computing(tmp_path: Path, subset, dataset) -> None:
     levels = np.linspace(0, 255, 1024)
     gradient_HWC = np.stack([np.add.outer(levels, levels) / 2, *np.meshgrid(levels, levels)], axis=-1).astype(np.uint8)
-    Image.fromarray(gradient_HWC).save(tmp_path / "000.jpg", quality=92)
-    data = (tmp_path / "000.jpg").read_bytes()
-    for number in range(1, 100):
-        (tmp_path / f"{number:03d}.jpg").write_bytes(data)
+    for number in range(100):
+        picture = Image.fromarray(np.roll(gradient_HWC, 10 * number, axis=1))
+        picture.save(tmp_path / f"{number:03d}.jpg", quality=92)
     started = time.process_time()
-    survey = preflight([dataset(subset(tmp_path))])
+    survey = preflight([dataset(subset(tmp_path), resolution=[512, 512])])
     assert time.process_time() - started < 3
     assert len(survey.pictures) == 100
 

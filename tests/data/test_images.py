@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -35,14 +36,15 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds almost nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of any bit depth and kind of pixels, which Pillow does not write; `rows` without their filter bytes."""
+    length = max(1, len(rows) // height)
+    lines = b"".join(b"\0" + rows[start : start + length] for start in range(0, len(rows), length))
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in body
+    )
 
 
 def corners() -> Image.Image:
@@ -54,7 +56,7 @@ def corners() -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_exif_orientations_come_upright(tmp_path: Path, kind: str, orientation: int) -> None:
     # What a viewer must do to the stored pixels (EXIF 2.3, table 6), undone here to store them.
@@ -72,8 +74,12 @@ def test_all_exif_orientations_come_upright(tmp_path: Path, kind: str, orientati
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright_HWC)))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
-    data = saved(stored, kind, exif=exif, **options)
+    options = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    data = saved(stored, kind, exif=exif, **options.get(kind, {}))
     path = tmp_path / "picture"
     path.write_bytes(data)
 
@@ -87,6 +93,28 @@ def test_16_bit_grey_is_scaled_not_clipped() -> None:
     rgb_HWC = np.asarray(decode(saved(Image.fromarray(levels_HW))).rgb)
     assert np.array_equal(rgb_HWC[..., 0], np.rint(levels_HW / 257.0).astype(np.uint8))
     assert (rgb_HWC[..., 0] == rgb_HWC[..., 2]).all()
+
+
+def test_the_transparent_level_of_16_bit_grey() -> None:
+    levels_HW = np.full((32, 32), 0x8080, ">u2")
+    levels_HW[:, :16] = 0x1234
+    levels_HW[0, 31] = 0x1235  # the same as the transparent one in 8 bits
+    decoded = decode(png(32, 32, 16, 0, levels_HW.tobytes(), (b"tRNS", struct.pack(">H", 0x1234))))
+    filled_HWC = np.asarray(over_background(decoded, "#0a141e"))
+    assert filled_HWC[0, 0].tolist() == [10, 20, 30]
+    assert filled_HWC[1, 31].tolist() == [128] * 3 and filled_HWC[0, 31].tolist() == [18] * 3
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bit_colours_and_opacity(kind: int, channels: int) -> None:
+    levels_HWC = np.random.default_rng(0).integers(0, 65536, (32, 32, channels)).astype(">u2")
+    decoded = decode(png(32, 32, 16, kind, levels_HWC.tobytes()))
+    rgb_HWC = np.asarray(decoded.rgb).astype(float)
+    colours = levels_HWC[..., :3] if channels > 2 else levels_HWC[..., :1]
+    assert np.abs(rgb_HWC - colours / 257.0).max() <= 1
+    assert (decoded.alpha is None) == (channels == 3)
+    if decoded.alpha is not None:
+        assert np.abs(np.asarray(decoded.alpha) - levels_HWC[..., -1] / 257.0).max() <= 1
 
 
 def test_big_endian_16_bit_tiff() -> None:
@@ -209,8 +237,8 @@ def test_truncated_files_are_found(kind: str, progressive: bool) -> None:
         (b"\n <html><body></body></html>", "web page"),
         (b"%PDF-1.7 something", "not a picture of a kind that is read"),
         (b"\x89PNG\r\n\x1a\n", "cannot be|not a picture"),
-        (png_header(20000, 20000), "pixels"),
-        (png_header(13000, 12000), "too many pixels"),
+        (png(20000, 20000, 8, 2, b""), "too many pixels"),
+        (png(13000, 12000, 8, 2, b""), "too many pixels"),
     ],
 )
 def test_files_that_are_no_pictures(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -221,6 +249,51 @@ def test_files_that_are_no_pictures(tmp_path: Path, data: bytes, reason: str) ->
         with pytest.raises(PictureError, match=reason):
             look()
     assert time.perf_counter() - started < 1
+
+
+def claiming(kind: str, side: int) -> bytes:
+    """A small picture whose header claims a square of that side."""
+    data = bytearray(saved(Image.new("RGB", (32, 32)), kind))
+    if kind == "JPEG":
+        place = data.index(b"\xff\xc0") + 5  # start of frame: length, precision, height, width
+        data[place : place + 4] = struct.pack(">HH", side, side)
+    elif kind == "GIF":
+        data[6:10] = struct.pack("<HH", side, side)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", side, side)
+    elif kind == "TIFF":
+        tags = struct.unpack("<I", data[4:8])[0]
+        for entry in range(tags + 2, tags + 2 + 12 * struct.unpack("<H", data[tags : tags + 2])[0], 12):
+            if struct.unpack("<H", data[entry : entry + 2])[0] in (256, 257):
+                data[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, side)
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "BMP", "TIFF"])
+def test_headers_that_claim_too_much_are_refused_at_once(tmp_path: Path, kind: str) -> None:
+    data = claiming(kind, 20000)
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    tracemalloc.start()
+    started = time.perf_counter()
+    for look in (lambda: picture_size(path), lambda: inspect(data), lambda: decode(data)):
+        with pytest.raises(PictureError, match="too many pixels"):
+            look()
+    assert time.perf_counter() - started < 1
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+def test_what_is_looked_at_is_small_and_grey() -> None:
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    for kind in ("JPEG", "PNG"):
+        grey = inspect(saved(Image.fromarray(noise_HWC), kind), area=150 * 200).grey
+        assert grey.mode == "L" and grey.size == (200, 150)
+        means_HW = noise_HWC.astype(float).reshape(150, 2, 200, 2, 3).mean(axis=(1, 3)) @ [0.299, 0.587, 0.114]
+        assert np.corrcoef(np.asarray(grey).ravel(), means_HW.ravel())[0, 1] > 0.9
+    assert inspect(saved(Image.fromarray(noise_HWC))).grey.size == (400, 300)  # never enlarged
+    assert np.asarray(inspect(saved(Image.fromarray(np.full((32, 32), 0x8000, np.uint16)))).grey).max() == 128
 
 
 def test_kinds_of_pixels_that_are_not_read() -> None:
