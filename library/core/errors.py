@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from enum import IntEnum
 
+from library.core.terminal import harmless
+
 
 class Exit(IntEnum):
     """Why a command ended, as its exit status; 128 + n stands for the signal n, as in shells."""
@@ -27,12 +29,12 @@ class UserError(Exception):
     """What the user can mend: the message names the key or file, what was found, and what to do.
 
     Args:
-        message: what is wrong, where, and how to mend it.
+        message: what is wrong, where, and how to mend it. What it quotes from files is made harmless to terminals.
         exit_code: status the process ends with.
     """
 
     def __init__(self, message: str, exit_code: Exit = Exit.MISTAKE) -> None:
-        super().__init__(message)
+        super().__init__(harmless(message))
         self.exit_code = exit_code
 
 
