@@ -69,7 +69,7 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
     resume(run, trainer, data)
     observers = build_observers(run, data, trainer, length, requests)
     asked_to_stop = requests_to_stop(run, observers.saver.seconds, trainer.lag)
-    with closing(observers.log), run.signals.caught(), telling_what_takes_less(run, length):
+    with closing(observers), run.signals.caught(), telling_what_takes_less(run, length):
         ending = fit(trainer, batches(run, data, model, length.span), length.span, observers.all, asked_to_stop)
     return finish(run, model, length.span, ending, observers, loaded.warnings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -66,6 +67,17 @@ def new_folder(path: Path, size: int | None = None) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)  # or the former folder, which has its name now
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder in one stroke: whoever is killed while its files go leaves nothing under its name."""
+    gone = _temporary(path)
+    path.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+DAY = 86400
+"""Seconds after which nobody still writes a file into a folder that others may share."""
+
+
 def clear_leftovers(folder: Path, ours: Callable[[str], bool], older_than: float = 0) -> None:
     """Remove what writers that were killed have left in a folder, and give a former folder its name back where that is free.
 
@@ -106,6 +118,9 @@ def flush_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as network disks answer that cannot do it
+            raise
     finally:
         os.close(handle)
 
@@ -132,7 +147,11 @@ def _move_into_place(temporary: Path, path: Path) -> None:
     elif not _exchanged(temporary, path):
         former = temporary.with_suffix(".former")
         path.replace(former)  # a crash before the next line leaves no `path`: see `clear_leftovers`
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            former.replace(path)
+            raise
         shutil.rmtree(former, ignore_errors=True)
 
 

@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from library.core.disk import existing, writing
-from library.core.files import clear_leftovers
-
-DAY = 86400
-"""Seconds after which nobody still uses such a folder."""
+from library.core.files import DAY, clear_leftovers
 
 
 @contextmanager

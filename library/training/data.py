@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +15,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from library.config.dataset import Dataset, resolve_datasets
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError
 from library.core.memory import needing_memory
 from library.core.signals import ignore_stopping
 from library.data.cache import TensorCache, cache_folder, content_hash, digest, text_key
 from library.data.caching import Job, cache_latents, cache_texts, latent_jobs
 from library.data.checks import preflight
-from library.data.dataset import Prior, TrainingData, build_training_data
+from library.data.dataset import Prior, StepKey, TrainingData, build_training_data
 from library.data.findings import raise_errors, report
 from library.data.sources import Picture
 from library.data.types import MicroBatch
@@ -183,9 +185,11 @@ def _fingerprint_of_latents(run: Run, model: DiffusionModel) -> str:
 
 
 def _fingerprint_of_texts(run: Run, model: DiffusionModel) -> str:
-    """Of the text encoders as they are, with `base_weights` merged into them."""
-    if not run.config.data.cache_text_encoder_outputs_to_disk:
-        return IN_MEMORY
+    return _merged_text_encoders(run, model) if run.config.data.cache_text_encoder_outputs_to_disk else IN_MEMORY
+
+
+def _merged_text_encoders(run: Run, model: DiffusionModel) -> str:
+    """Fingerprint of the text encoders as they are, with `base_weights` merged into them."""
     network = run.config.network
     merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
     return digest(
@@ -196,9 +200,10 @@ def _fingerprint_of_texts(run: Run, model: DiffusionModel) -> str:
     )
 
 
-def unet_fingerprint(run: Run, model: DiffusionModel) -> str:
-    """Of the frozen UNet: tells a resumed run whether its base model is the same."""
-    return _fingerprint(run, model, "unet")
+def model_fingerprint(run: Run, model: DiffusionModel) -> str:
+    """Of everything frozen, with what is merged into it: tells a resumed run whether its base model is the same."""
+    parts = (_fingerprint(run, model, part) for part in ("unet", "vae"))
+    return digest("model", *parts, _merged_text_encoders(run, model))
 
 
 def _fingerprint(run: Run, model: DiffusionModel, part: Part) -> str:
@@ -218,16 +223,18 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
     """This process's batch for each pass from `span.first_step` on, in order; None where it has no sample in a pass."""
     workers = run.config.data.max_data_loader_n_workers
     draws = draws_of(run, model)
-    loader = DataLoader(
-        data,
+    loader: DataLoader[Batch | MicroBatch | Mistake] = DataLoader(
+        Served(data, Collate(draws)),  # type: ignore[arg-type]
         sampler=data.step_keys(span.first_step, span.last_step),
         batch_size=None,
         num_workers=workers,
-        collate_fn=Collate(draws),  # type: ignore[arg-type]  # without a batch size it gets the sample itself
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # without a batch size it gets the sample itself
         pin_memory=run.device.type == "cuda",
         multiprocessing_context="spawn" if workers and os.name == "nt" else None,
         worker_init_fn=settle_worker if workers else None,
     )
+    if workers:
+        atexit.register(_kill_children)
     for found in _unwrapped(iter(loader) if workers else made_ahead(iter(loader), run.device)):
         if isinstance(found, Batch):
             yield found
@@ -239,6 +246,32 @@ def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> 
             ):
                 encoded = encode_and_assemble(found, model.encode_images, draws, run.device)
             yield encoded
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A `UserError` on its way from a worker, which could not bring more than a text of it."""
+
+    message: str
+    exit_code: Exit
+
+
+@dataclass(frozen=True)
+class Served:
+    """Batches as the loader's workers make them; a user's mistake is handed over like a batch."""
+
+    data: TrainingData
+    collate: Collate
+
+    def __getitem__(self, key: StepKey) -> Batch | MicroBatch | Mistake:
+        try:
+            return self.collate(self.data[key])
+        except UserError as error:
+            return Mistake(str(error), error.exit_code)
+
+
+def _as_it_is(made: Batch | MicroBatch | Mistake) -> Batch | MicroBatch | Mistake:
+    return made
 
 
 def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
@@ -258,15 +291,28 @@ def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
             yield item
 
 
-def _unwrapped(found: Iterator[Batch | MicroBatch]) -> Iterator[Batch | MicroBatch]:
-    """The loader's batches; a user's mistake that a worker found is told without the worker's traceback."""
-    try:
-        yield from found
-    except UserError as error:
-        raise UserError(str(error).rpartition("UserError: ")[2].strip(), error.exit_code) from None
+def _unwrapped(found: Iterator[Batch | MicroBatch | Mistake]) -> Iterator[Batch | MicroBatch]:
+    """The loader's batches.
+
+    Raises:
+        UserError: a mistake that was found while one was made.
+    """
+    for each in found:
+        if isinstance(each, Mistake):
+            raise UserError(each.message, each.exit_code)
+        yield each
 
 
 def settle_worker(worker: int) -> None:
-    """Workers prepare small tensors; more threads would take the cores from the step. They end with the main process."""
+    """Workers prepare small tensors; more threads would take the cores from the step.
+
+    The signal that asks a run to stop may reach them too, and they are needed for the step that is then finished.
+    """
     torch.set_num_threads(1)
     ignore_stopping()
+
+
+def _kill_children() -> None:
+    """At exit Python asks them to stop, which they ignore, and waits."""
+    for child in multiprocessing.active_children():
+        child.kill()

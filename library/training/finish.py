@@ -15,7 +15,6 @@ from library.training.run import Run
 from library.training.state.saving import checkpoint_name
 from library.training.summary import Outcome, tell
 
-
 NO_STATES = (
     "notice: no state is saved along the way, so a run that is killed or loses its machine starts over. save_state = true with "
     "save_every_n_steps or save_every_n_epochs saves one at intervals; Ctrl-C, SIGTERM and max_train_time save one in any case."

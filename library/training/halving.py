@@ -33,9 +33,7 @@ class BatchTooLarge(UserError):
 
 @dataclass
 class Halving:
-    """Remembers which shapes of latents (B, C, h, w) are worked on in halves.
-
-    That depends on nothing but the shape, so that a resumed run comes to the same parts.
+    """Remembers which shapes of latents (B, C, h, w) are worked on in halves; it is part of the state, as dropouts depend on it.
 
     Args:
         on: whether batches may be halved.
@@ -75,6 +73,16 @@ class Halving:
             start_anew(part)
             give_back_memory()
             self._halve(part, lack)
+
+    @property
+    def shapes(self) -> list[list[int]]:
+        """Shapes that are halved, for JSON."""
+        return sorted(map(list, self._halved))
+
+    def remember(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Halve these too; switched off, nothing is halved."""
+        if self.on:
+            self._halved |= {torch.Size(shape) for shape in shapes}
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         if not self._halved or batch.latents.shape not in self._halved:

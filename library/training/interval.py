@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.config.schema import SavingConfig
+from library.config.schema import SamplingConfig, SavingConfig
 from library.training.loop import Span, StepReport
 
 
@@ -31,6 +31,12 @@ class Interval:
         """How often it comes due after the first step and before the last; what is due for both reasons counts twice."""
         lengths = (self.steps, self.epochs and self.epochs * span.updates_per_epoch)
         return sum(max(0, (span.last_step - 1) // every - span.first_step // every) for every in lengths if every)
+
+
+def sample_interval(sampling: SamplingConfig) -> Interval:
+    """When pictures are sampled; `sample_every_n_epochs` comes before `sample_every_n_steps`."""
+    epochs = sampling.sample_every_n_epochs
+    return Interval(None if epochs else sampling.sample_every_n_steps, epochs)
 
 
 def save_interval(saving: SavingConfig, span: Span) -> Interval:

@@ -110,7 +110,8 @@ class Log:
         if math.isfinite(loss):
             self.recent.append(loss)
             self.epoch_losses.append(loss)
-        if (spike := self.spikes.watch(report.step, loss, report.batches)) is not None:
+        spike = self.spikes.watch(report.step, loss, report.batches) if report.batches else None
+        if spike is not None:
             tqdm.write(spike)
             self.board.scalars({"loss/spike": loss}, report.step)
         values = {"loss/current": loss, "loss/average": self.average}

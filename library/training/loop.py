@@ -110,7 +110,7 @@ def fit(
     trainer.mark(span.first_step)
     asked: int = Exit.COMPLETE
     for step in range(span.first_step, span.last_step):
-        if step % span.updates_per_epoch == 0:
+        if step % span.updates_per_epoch == 0 or step == span.first_step:
             trainer.network.start_epoch(step // span.updates_per_epoch)
         started = time.perf_counter()
         passes = [batch for batch in islice(batches, span.accumulation) if batch is not None]
@@ -119,7 +119,7 @@ def fit(
         losses = trainer.accumulate_all(passes)
         trainer.reduce_gradients(losses, asked)
         figures = trainer.update_weights(step, trainer.clip(), passes)
-        asked_anywhere = trainer.look_back(trainer.lag)
+        trainer.look_back(trainer.lag)
         report = StepReport(
             step=step + 1,
             epoch=step // span.updates_per_epoch + 1,
@@ -136,7 +136,7 @@ def fit(
         if report.ends_epoch:
             trainer.mark(report.step)
         asked = asked_to_stop()  # the others hear of it in the next exchange, and all stop after the same update
-        stop = asked if trainer.processes == 1 else asked_anywhere
+        stop = asked if trainer.processes == 1 else trainer.asked_anywhere
         if stop and report.step < span.last_step:
             for observer in observers:
                 observer.before_stop(report.step)

@@ -18,8 +18,8 @@ from library.inference.prompts import read_prompts
 from library.inference.requests import SampleRequest
 from library.inference.sample import ALL_PARTS, generate
 from library.models.base import DiffusionModel
-from library.training.data import draws_of, parts_of_previews, unet_fingerprint
-from library.training.interval import Interval
+from library.training.data import draws_of, model_fingerprint, parts_of_previews
+from library.training.interval import Interval, sample_interval
 from library.training.length import Length
 from library.training.log import Board, Log
 from library.training.loop import Observer
@@ -41,6 +41,17 @@ class Observers:
     validation: Validation | None
     saver: Saver
     preview: Preview | None
+
+    def close(self) -> None:
+        """Bring what is still to be written to disk; also where a run ends before its last step.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            self.saver.close()
+        finally:
+            self.log.close()
 
     @property
     def all(self) -> Sequence[Observer]:
@@ -98,8 +109,10 @@ def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Sa
     fingerprint = data.fingerprint()
 
     def position(step: int) -> Position:
-        model = unet_fingerprint(run, trainer.model)
-        return Position(step, length.schedule_steps, run.seed, fingerprint, model, run.settings, run.started_at)
+        model = model_fingerprint(run, trainer.model)
+        return Position(
+            step, length.schedule_steps, run.seed, fingerprint, model, run.settings, run.started_at, time.time()
+        )
 
     return Saver(
         trainer=trainer,
@@ -132,8 +145,6 @@ def _preview(
 ) -> Preview | None:
     if not requests:
         return None
-    config = run.config.sampling
-    steps = None if config.sample_every_n_epochs else config.sample_every_n_steps
     dropped = parts_of_previews(run, data)
     kept = [part for part in ALL_PARTS if part not in dropped]
     batch_size = data.material.datasets[0].buckets.train_batch_size
@@ -145,8 +156,8 @@ def _preview(
         trainer=trainer,
         paint=paint,
         requests=requests,
-        interval=Interval(steps, config.sample_every_n_epochs),
-        at_first=config.sample_at_first,
+        interval=sample_interval(run.config.sampling),
+        at_first=run.config.sampling.sample_at_first,
         folder=run.folder / "sample",
         name=run.config.saving.output_name,
         board=board,

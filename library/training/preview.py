@@ -91,7 +91,7 @@ class Preview:
         self._on_main(compose)
 
     def _paint(self, state: AbstractContextManager[None]) -> list[Image.Image]:
-        with self.trainer.evaluation(), state:
+        with self.trainer.evaluation(), state, self.breaking_off():  # innermost: weights are put back undisturbed
             return self.paint(self.requests)
 
     def _save(self, step: int, when: str, pictures: list[Image.Image]) -> None:
@@ -105,8 +105,7 @@ class Preview:
         if self.trainer.rank == 0:
             failed = False
             try:
-                with self.breaking_off():
-                    action()
+                action()
             except BrokenOff:
                 log.warning("sampling was broken off, as the run is asked to stop.")
             except Exception as error:

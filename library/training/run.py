@@ -22,7 +22,7 @@ from library.core.signals import Signals
 from library.core.terminal import harmless
 from library.training.processes.agreement import require_same_settings, require_same_state
 from library.training.state.changes import check_settings
-from library.training.state.checkpoint import Position, find_state, read_position
+from library.training.state.checkpoint import Position, find_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -105,15 +105,11 @@ def start_run(loaded: LoadedConfig, accelerator: Accelerator) -> Run:
     """
     config = loaded.config
     keep_freed_memory()
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it warns of kernels for 4-bit weights, which are not used
     _refuse_other_engines(accelerator)
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     require_same_settings(accelerator, as_flat_dict(config))
-    state = _state(config)
-    position = None if state is None else read_position(state)
+    state, position = _state(config)
     require_same_state(accelerator, state, position)
     on_request = config.saving.resume_with_changes
     changes = [] if position is None else check_settings(position, as_flat_dict(config), on_request)
@@ -143,17 +139,17 @@ def _refuse_other_engines(accelerator: Accelerator) -> None:
         )
 
 
-def _state(config: Config) -> Path | None:
+def _state(config: Config) -> tuple[Path, Position] | tuple[None, None]:
     if config.saving.resume is None:
-        return None
-    state = find_state(config.saving.resume, Path(config.saving.output_dir), config.saving.output_name)
-    if state is None:
+        return None, None
+    found = find_state(config.saving.resume, Path(config.saving.output_dir), config.saving.output_name)
+    if found is None:
         log.warning(
             "resume = latest: no state of '%s' in %s; starting anew.",
             config.saving.output_name,
             config.saving.output_dir,
         )
-    return state
+    return found or (None, None)
 
 
 def _agreed_seed(seed: int | None, accelerator: Accelerator) -> int:

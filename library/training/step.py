@@ -65,6 +65,8 @@ class Trainer:
     captured: CapturedPasses | None = None
     """Does what `add_gradient` does after seeding dropout, as a captured graph."""
     halving: Halving = field(default_factory=Halving)
+    asked_anywhere: int = 0
+    """Sum of the exit statuses with which processes were asked to stop, as far as updates have been looked back at; 0: none was."""
     uncompiled: Callable[[], AbstractContextManager[None]] = nullcontext
     """While it is open, compiled parts of the model run as they were written."""
     _past: deque[Update] = field(default_factory=deque)
@@ -160,27 +162,23 @@ class Trainer:
         self._past.append(Update(figures, batches, self.optimizer.effective_rates()))
         return figures
 
-    def look_back(self, lag: int = 0) -> int:
-        """Deal with broken updates, as `broken` says, once they are at least `lag` updates ago: this is when they are read.
-
-        Returns:
-            The sum of the exit statuses with which processes are asked to stop; 0: training goes on.
+    def look_back(self, lag: int = 0) -> None:
+        """Read the figures of the updates at least `lag` updates ago: who was asked to stop, and what was broken, with which is dealt
+        as `broken` says.
 
         Raises:
             UserError: a loss or gradient was not finite, and the run is to stop. No weight has changed because of it.
         """
-        stop = 0
         while len(self._past) > lag:
             update = self._past.popleft()
             values = update.figures.values()
-            stop = max(stop, round(values["stop"]))
+            self.asked_anywhere = max(self.asked_anywhere, round(values["stop"]))
             if values["broken"]:
                 marked_step, snapshot = self._mark or (0, None)
                 self.broken.meet(describe(update.batches, update.rates), marked_step)
                 if snapshot is not None:
                     restore(self, snapshot, "memory")
                     self._past.clear()
-        return stop
 
     def snapshot(self, step: int) -> Snapshot:
         """A copy of everything that training changes, after `step` updates; a later rollback returns to it.

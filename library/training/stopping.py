@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from library.core.errors import Exit
+from library.core.signals import ASKING
 from library.training.run import Run
 
 TERMINATED = 128 + signal.SIGTERM
@@ -92,4 +93,4 @@ def status_of_others(total: int) -> int:
 
     One that was asked alone has told its own; from several this process cannot know more than that it is to end.
     """
-    return total if total == Exit.TIME_UP or 128 < total < 160 else TERMINATED
+    return total if total in (Exit.TIME_UP, *(128 + number for number in ASKING)) else TERMINATED

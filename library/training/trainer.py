@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
+from pathlib import Path
 
 from torch import nn
 
@@ -23,15 +24,16 @@ from library.optim.optimizers import build_optimizer, warn_about_schedule
 from library.optim.schedules import build_schedule
 from library.training.broken import BrokenUpdates
 from library.training.compiling import compile_blocks, uncompiled
-from library.training.data import unet_fingerprint
+from library.training.data import model_fingerprint
 from library.training.graphs import CapturedPasses, CudaRecorder, obstacle
 from library.training.halving import Halving
 from library.training.length import Length
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
+from library.training.processes.agreement import require_same_weights
 from library.training.run import Run
 from library.training.state.changes import check_material
-from library.training.state.checkpoint import load_state
+from library.training.state.checkpoint import Position, load_state
 from library.training.state.snapshot import restore
 from library.training.step import LAG, Trainer
 from networks.base import Network, Rates
@@ -130,15 +132,21 @@ def obstacle_of(run: Run, network: Network) -> str | None:
 
 
 def resume(run: Run, trainer: Trainer, data: TrainingData) -> None:
-    """Set the trainer forward to the run's state, if it has one.
+    """Set the trainer forward to the run's state, if it has one; from here on all processes have the same weights.
 
     Raises:
-        UserError: the state is of another network or optimizer, or what is trained has changed without being asked for.
+        UserError: the state is of another network or optimizer, what is trained has changed without being asked for, or the
+            processes have different weights.
     """
-    if run.state is None or run.position is None:
-        return
+    if run.state is not None and run.position is not None:
+        _continue_from(run, trainer, data, run.state, run.position)
+    if run.processes > 1:
+        require_same_weights(run.accelerator, trainer.groups.values, model_fingerprint(run, trainer.model))
+
+
+def _continue_from(run: Run, trainer: Trainer, data: TrainingData, state: Path, position: Position) -> None:
     on_request = run.config.saving.resume_with_changes
-    model = unet_fingerprint(run, trainer.model)
-    changes = check_material(run.position, data.fingerprint(), model, on_request)
+    model = model_fingerprint(run, trainer.model)
+    changes = check_material(position, data.fingerprint(), model, on_request)
     run.tell_all([f"changed since the state was saved: {change}" for change in changes])
-    restore(trainer, load_state(run.state), str(run.state))
+    restore(trainer, load_state(state), str(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -93,6 +94,17 @@ def test_a_request_from_before_breaks_off_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(BrokenOff), signals.breaking_off():
             raise AssertionError("not begun")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
+    """The program has a terminal, which hangs up; what it says after that goes nowhere."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        saying = textwrap.dedent(PROGRAM).replace("sys.exit(0)", "sys.stdout.flush(); sys.exit(7)")
+        os.execv(sys.executable, [sys.executable, "-c", saying, "in order"])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
 def test_outside_of_the_block_and_in_other_threads_handlers_are_as_they_were() -> None:

@@ -221,7 +221,10 @@ def test_a_picture_that_changes_during_the_run_is_told_by_workers_too(
             lambda: (tmp_path / "other.png").replace(folder / "3.png"),
         ),
     ):
-        _, said = run.communicate(timeout=300)
+        try:
+            _, said = run.communicate(timeout=200)
+        finally:
+            run.kill()
     assert run.returncode == Exit.MISTAKE
     assert "3.png: was changed since the run began" in said and "Traceback" not in said
 

@@ -46,7 +46,9 @@ CONFIG: dict[str, Any] = {
     "max_train_steps": 100,
     "text_encoder_lr": None,
 }
-POSITION = Position(step=5, schedule_steps=100, seed=7, data="abc", model="def", config=CONFIG, started_at=1000.0)
+POSITION = Position(
+    step=5, schedule_steps=100, seed=7, data="abc", model="def", config=CONFIG, started_at=1000.0, saved_at=1000.0
+)
 
 
 @dataclass

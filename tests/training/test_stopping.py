@@ -145,10 +145,12 @@ def test_training_stops_after_the_step_in_which_it_is_asked(real_trainer: Any, r
 
 @pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("other_is_asked", [False, True])
+@pytest.mark.parametrize("saves", [False, True])
 def test_processes_stop_after_the_update_in_which_all_know(
-    real_trainer: Any, random_batch: Any, monkeypatch: pytest.MonkeyPatch, lag: int, other_is_asked: bool
+    real_trainer: Any, random_batch: Any, monkeypatch: pytest.MonkeyPatch, lag: int, other_is_asked: bool, saves: bool
 ) -> None:
-    """This process is asked after its third update; or the other one is, and says so in the exchange of the fourth."""
+    """This process is asked after its third update; or the other one is, and says so in the exchange of the fourth. Whoever saves
+    looks back at every update in between."""
     trainer, exchanges = real_trainer(), 0
     trainer.processes, trainer.lag = 2, lag
 
@@ -161,8 +163,20 @@ def test_processes_stop_after_the_update_in_which_all_know(
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     asked = iter([0, 0, *[0 if other_is_asked else 130] * 9])
     batches = (random_batch(step) for step in range(9))
-    ending = fit(trainer, batches, Span(0, 9, 3, 1), [], lambda: next(asked))
-    assert (ending.step, ending.status) == (4 + lag, 143 if other_is_asked else 130)
+    observers = [LooksBack(trainer)] if saves else []
+    ending = fit(trainer, batches, Span(0, 9, 3, 1), observers, lambda: next(asked))
+    assert (ending.step, ending.status) == (4 if saves else 4 + lag, 143 if other_is_asked else 130)
+
+
+class LooksBack(Witness):
+    """As a saver does in every step."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__()
+        self.trainer = trainer
+
+    def after_step(self, report: Any) -> None:
+        self.trainer.look_back()
 
 
 def test_asked_in_the_last_step_the_run_is_complete(real_trainer: Any, random_batch: Any) -> None:

@@ -17,7 +17,7 @@ from library.data.summary import summary
 from library.inference.requests import SampleRequest
 from library.models.base import DiffusionModel
 from library.training.data import cache_folder, missing_in_caches
-from library.training.interval import Interval, save_interval
+from library.training.interval import Interval, sample_interval, save_interval
 from library.training.loop import Span
 from library.training.needs.meta_run import MetaRun
 from library.training.observers import log_folder
@@ -181,9 +181,7 @@ def _size_of_caches(run: Run, data: TrainingData, model: DiffusionModel, meta_ru
 def times_sampled(run: Run, span: Span) -> int:
     """At intervals, at the start where asked for, and at the end."""
     config = run.config.sampling
-    steps = None if config.sample_every_n_epochs else config.sample_every_n_steps
-    due = Interval(steps, config.sample_every_n_epochs).times(span)
-    return due + 1 + (config.sample_at_first and span.first_step == 0)
+    return sample_interval(config).times(span) + 1 + (config.sample_at_first and span.first_step == 0)
 
 
 def _compare(run: Run, writings: Sequence[Writing], room: int) -> None:

@@ -5,11 +5,13 @@ Processes that differ would train something else each, and their sum would mean 
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from library.core.errors import UserError
 from library.data.dataset import TrainingData
@@ -82,6 +84,27 @@ def require_same_data(accelerator: Accelerator, data: TrainingData) -> None:
     if differences(accelerator, {"data": data.fingerprint()}):
         raise UserError(
             "the processes put the same pictures into different batches. Give every machine the same dataset_config and metadata files."
+        )
+
+
+def require_same_weights(accelerator: Accelerator, trained: Tensor, frozen: str) -> None:
+    """Stop on every process where one begins with other weights.
+
+    Args:
+        trained: (N,) all trained values.
+        frozen: fingerprint of the base model.
+
+    Raises:
+        UserError: says which weights.
+    """
+    values = hashlib.sha256(trained.detach().cpu().numpy().tobytes()).hexdigest()
+    differing = differences(
+        accelerator, {"the base model": frozen, "the network (network_weights, or the state)": values}
+    )
+    if differing:
+        raise UserError(
+            f"the processes have different weights of {' and of '.join(differing)}. Copy the same files to every machine, or use a disk "
+            "that they share."
         )
 
 

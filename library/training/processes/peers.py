@@ -22,6 +22,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, NoReturn
 
 from library.core.errors import Exit, UserError
+from library.core.signals import tell_at_once
 from library.core.terminal import harmless
 
 if TYPE_CHECKING:
@@ -267,5 +268,5 @@ def _end(rank: int, why: str) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # its reader may be gone
             stream.flush()
-    print(f"error in process {rank}: {ALONE}{why}", file=sys.stderr, flush=True)
+    tell_at_once(f"error in process {rank}: {ALONE}{why}")
     os._exit(Exit.PROCESS_LOST)

@@ -16,15 +16,23 @@ class BackgroundWriter:
         self.longest = 0.0
         """Seconds that the slowest took."""
 
-    def write(self, job: Callable[[], None]) -> None:
-        """Have it written after what is being written; waits while two are, so that copies do not pile up.
+    def make_room(self) -> None:
+        """Wait until no more than one thing is being written or waits for that: to be called before what is to be written is copied.
 
         Raises:
-            Exception: what went wrong in an earlier one.
+            Exception: what went wrong.
         """
         while len(self._writing) > 1:
             self._writing.pop(0).result()
         self.check()
+
+    def write(self, job: Callable[[], None]) -> None:
+        """Have it written after what is being written.
+
+        Raises:
+            Exception: what went wrong in an earlier one.
+        """
+        self.make_room()
         self._writing.append(self._thread.submit(self._timed, job))
 
     def check(self) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import load, save_file
 
 from library.core.errors import UserError
 from library.core.files import new_folder
+from library.training.state.names import STATE, checkpoints
 from library.training.state.snapshot import Snapshot
 
 log = logging.getLogger("dojo")
@@ -32,11 +32,11 @@ FORMAT_VERSION = 2
 
 FILES = ("network.safetensors", "optimizer.safetensors", "average.safetensors")
 
-SCALARS = ("optimizer", "loss_scale")
+SCALARS = ("optimizer", "loss_scale", "nan_met", "halved")
 
 CONTENT: dict[str, type | tuple[type, ...]] = {
     "step": int, "schedule_steps": int, "seed": int, "data": str, "model": str, "config": dict, "started_at": (int, float),
-    "optimizer": dict, "loss_scale": dict, "files": dict, "digest": str,
+    "saved_at": (int, float), "optimizer": dict, "loss_scale": dict, "nan_met": int, "halved": list, "files": dict, "digest": str,
 }  # fmt: skip
 """Types of what `state.json` holds."""
 
@@ -53,11 +53,13 @@ class Position:
     data: str
     """Fingerprint of the training pictures, captions and batches."""
     model: str
-    """Fingerprint of the frozen UNet."""
+    """Fingerprint of the frozen model."""
     config: Mapping[str, Any]
     """The flat configuration."""
     started_at: float
     """Time of the run's first start, in seconds since 1970."""
+    saved_at: float
+    """Time of this state, likewise."""
 
 
 def save_state(folder: Path, snapshot: Snapshot, position: Position) -> None:
@@ -100,39 +102,36 @@ def read_position(folder: Path) -> Position:
     return _position(description)
 
 
-def find_state(resume: str, output_dir: Path, output_name: str) -> Path | None:
-    """The folder to resume from; for `latest` the last whole state of the last run of that name, or None when there is none.
+def find_state(resume: str, output_dir: Path, output_name: str) -> tuple[Path, Position] | None:
+    """The folder to resume from and where it stood; for `latest` the whole state of that name that was saved last.
 
     Raises:
-        UserError: every state of that name is damaged.
+        UserError: not a state, or damaged; for `latest`, where every state of that name is.
     """
     if resume != "latest":
-        return Path(resume)
-    pattern = re.compile(re.escape(output_name) + r"(-\d{6}|-step\d{8})?-state")
-    folders = (
-        [folder for folder in output_dir.iterdir() if pattern.fullmatch(folder.name)] if output_dir.is_dir() else []
-    )
-    for folder in sorted(folders, key=_order, reverse=True):
+        return Path(resume), read_position(Path(resume))
+    pattern = checkpoints(output_name, STATE)
+    folders = list(output_dir.iterdir()) if output_dir.is_dir() else []
+    found = sorted((each for each in folders if pattern.fullmatch(each.name)), key=_saved_at, reverse=True)
+    for folder in found:
         try:
-            read_position(folder)
-            return folder
+            return folder, read_position(folder)
         except UserError as error:
             log.warning("passed over: %s", error)
-    if folders:
+    if found:
         raise UserError(
             f"resume = latest: none of the states in {output_dir} can be read "
-            f"({', '.join(sorted(folder.name for folder in folders))}). Remove them to start anew, or name another state."
+            f"({', '.join(sorted(folder.name for folder in found))}). Remove them to start anew, or name another state."
         )
     return None
 
 
-def _order(folder: Path) -> tuple[float, int]:
-    """Later runs after earlier ones, and in a run by steps; what cannot be read comes first, as what is newest is looked at first."""
+def _saved_at(folder: Path) -> float:
+    """Infinite for what cannot be read, so that it is looked at, and told of, first."""
     try:
-        position = _position(_read_description(folder))
+        return _read_description(folder)["saved_at"]
     except UserError:
-        return math.inf, 0
-    return position.started_at, position.step
+        return math.inf
 
 
 def _position(description: Mapping[str, Any]) -> Position:

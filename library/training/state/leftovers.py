@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.config.schema import Config
-from library.core.files import clear_leftovers
+from library.core.files import DAY, clear_leftovers
 from library.training.data import cache_folder
+from library.training.state.names import STATE, checkpoints
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-DAY = 86400
-"""Seconds after which nobody still writes a cache file, into a folder that other runs may share."""
 
 
 def clear_leftovers_of(config: Config, accelerator: Accelerator) -> None:
@@ -29,10 +27,10 @@ def clear_leftovers_of(config: Config, accelerator: Accelerator) -> None:
 
 
 def _clear(config: Config) -> None:
-    folder, name = Path(config.saving.output_dir), re.escape(config.saving.output_name)
-    files = r"\.(safetensors|json|config\.toml|preview\.png|before_after\.png)"
-    ours = re.compile(rf"{name}((-\d{{6}}|-step\d{{8}})?(-state|\.safetensors)|{files})")
-    picture = re.compile(rf"{name}_e?\d{{6}}_\d\d_\d{{14}}_\d+\.png")
+    folder, name = Path(config.saving.output_dir), config.saving.output_name
+    beside = (".json", ".config.toml", ".preview.png", ".before_after.png")
+    ours = checkpoints(name, STATE, ".safetensors", *beside)
+    picture = re.compile(rf"{re.escape(name)}_e?\d{{6}}_\d\d_\d{{14}}_\d+\.png")
     clear_leftovers(folder, lambda found: bool(ours.fullmatch(found)))
     clear_leftovers(folder / "sample", lambda found: bool(picture.fullmatch(found)))
     for cache in ("latents", "texts", "pickles"):

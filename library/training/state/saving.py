@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import shutil
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from library.config.schema import SavingConfig
+from library.core.files import remove_folder
 from library.lora_files.file import save_lora
 from library.training.interval import save_interval
 from library.training.loop import Span, StepReport
 from library.training.state.background import BackgroundWriter
 from library.training.state.checkpoint import Position, save_state
+from library.training.state.names import STATE, Unit, checkpoint_name, numbered
 from library.training.state.snapshot import require_finite
 from library.training.step import Trainer
 
-Unit = Literal["step", "epoch"]
+log = logging.getLogger("dojo")
 
 VALUES_A_STATE = 5
 """LoRA file, weights, two moments, average: the values that a save writes for each trained one, at most."""
@@ -30,11 +30,6 @@ SLOW_START, SLOW_DISK = 5.0, 30e6
 """Seconds, and bytes a second, of a slow disk."""
 
 PRECISIONS = {None: torch.float32, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def checkpoint_name(name: str, unit: Unit, number: int) -> str:
-    """sd-scripts' names: `name-000010` after an epoch, `name-step00000500` after a step."""
-    return f"{name}-{number:06d}" if unit == "epoch" else f"{name}-step{number:08d}"
 
 
 @dataclass
@@ -82,6 +77,14 @@ class Saver:
             self._save(checkpoint_name(self.config.output_name, "step", step), step, with_state=True)
         self._finish()
 
+    def close(self) -> None:
+        """Wait for what is being written; also where a run ends by an error.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self.writer.finish()
+
     @property
     def file(self) -> Path:
         """The final LoRA file."""
@@ -105,6 +108,7 @@ class Saver:
             if with_state:
                 self.trainer.mark(step)
             return
+        self.writer.make_room()
         require_finite(self.trainer.groups.values)
         snapshot = self.trainer.snapshot(step) if with_state else None
         dtype = PRECISIONS[self.config.save_precision]
@@ -116,7 +120,7 @@ class Saver:
             metadata = self.describe(step, self.span.epochs_after(step))
             save_lora(self.folder / f"{name}.safetensors", tensors, metadata, dtype)
             if snapshot is not None:
-                save_state(self.folder / f"{name}-state", snapshot, self.position(step))
+                save_state(self.folder / f"{name}{STATE}", snapshot, self.position(step))
             if afterwards is not None:
                 afterwards()
 
@@ -137,15 +141,25 @@ class Saver:
         )
         if keep is not None:
             for path in self._older(unit, ".safetensors", number - keep * (every or 1)):
-                path.unlink()
+                _remove(path)
         if (keep_states := keep_states or keep) is not None:
-            for path in self._older(unit, "-state", number - keep_states * (every or 1)):
-                shutil.rmtree(path)
+            for path in self._older(unit, STATE, number - keep_states * (every or 1)):
+                _remove(path)
 
     def _older(self, unit: Unit, ending: str, oldest: int) -> list[Path]:
         """Checkpoints of this name whose number is below what is kept. `oldest` is excluded for epochs, kept for steps."""
-        digits = r"-(\d{6})" if unit == "epoch" else r"-step(\d{8})"
-        pattern = re.compile(re.escape(self.config.output_name) + digits + re.escape(ending))
+        pattern = numbered(self.config.output_name, unit, ending)
         found = [(path, pattern.fullmatch(path.name)) for path in self.folder.iterdir()]
         last_removed = oldest if unit == "epoch" else oldest - 1
         return [path for path, match in found if match and int(match.group(1)) <= last_removed]
+
+
+def _remove(path: Path) -> None:
+    """Another program may be reading it, which some systems do not allow: then it stays."""
+    try:
+        if path.is_dir():
+            remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s is no longer wanted, but cannot be removed: %s.", path, error)

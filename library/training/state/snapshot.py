@@ -14,6 +14,8 @@ from library.optim.ema import ExponentialAverage
 from library.optim.flat import FlatGroups
 from library.optim.optimizers import Optimizer
 from library.optim.state import load_optimizer_state, optimizer_state
+from library.training.broken import BrokenUpdates
+from library.training.halving import Halving
 from library.training.loss_scale import LossScale
 
 
@@ -24,7 +26,7 @@ class Snapshot:
     tensors: Mapping[str, Mapping[str, Tensor]]
     """"network": the trained weights in fp32; "optimizer"; "average" where there is one. Each by its own names."""
     scalars: Mapping[str, Any]
-    """"optimizer", "loss_scale": what is no tensor, ready for JSON."""
+    """"optimizer", "loss_scale", "nan_met", "halved": what is no tensor, ready for JSON."""
 
 
 class Trained(Protocol):
@@ -34,6 +36,8 @@ class Trained(Protocol):
     optimizer: Optimizer
     loss_scale: LossScale
     ema: ExponentialAverage | None
+    broken: BrokenUpdates
+    halving: Halving
 
 
 def take_snapshot(trained: Trained) -> Snapshot:
@@ -50,12 +54,13 @@ def take_snapshot(trained: Trained) -> Snapshot:
     }
     if trained.ema is not None:
         tensors["average"] = trained.ema.state()
-    return Snapshot(tensors, {"optimizer": scalars, "loss_scale": trained.loss_scale.state()})
+    counted = {"nan_met": trained.broken.met, "halved": trained.halving.shapes}
+    return Snapshot(tensors, {"optimizer": scalars, "loss_scale": trained.loss_scale.state(), **counted})
 
 
 @torch.no_grad()
 def restore(trained: Trained, snapshot: Snapshot, source: str) -> None:
-    """Make everything as it was, bit for bit.
+    """Make everything as it was, bit for bit, but for what has been met since: it stays counted when a rollback goes back.
 
     Args:
         source: where the snapshot is from, for messages.
@@ -72,6 +77,8 @@ def restore(trained: Trained, snapshot: Snapshot, source: str) -> None:
         group.values.copy_(snapshot.tensors["network"][str(index)])
     load_optimizer_state(trained.optimizer.inner, snapshot.tensors["optimizer"], snapshot.scalars["optimizer"])
     trained.loss_scale.load_state(snapshot.scalars["loss_scale"])
+    trained.broken.met = max(trained.broken.met, snapshot.scalars["nan_met"])
+    trained.halving.remember(snapshot.scalars["halved"])
     if trained.ema is not None:
         trained.ema.load_state(snapshot.tensors["average"])
 

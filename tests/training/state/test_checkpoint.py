@@ -26,11 +26,20 @@ from tests.training.conftest import POSITION
 NewTrainer = Callable[..., Any]
 
 
-def bare_state(folder: Path, step: int, started_at: float = 1000.0) -> Path:
-    """A state of next to nothing."""
-    snapshot = Snapshot({"network": {"0": torch.zeros(1)}, "optimizer": {}}, {"optimizer": {}, "loss_scale": {}})
-    save_state(folder, snapshot, replace(POSITION, step=step, started_at=started_at))
+def bare_state(folder: Path, step: int, saved_at: float | None = None) -> Path:
+    """A state of next to nothing, saved so many seconds after the start as it has steps."""
+    snapshot = Snapshot(
+        {"network": {"0": torch.zeros(1)}, "optimizer": {}},
+        {"optimizer": {}, "loss_scale": {}, "nan_met": 0, "halved": []},
+    )
+    save_state(folder, snapshot, replace(POSITION, step=step, saved_at=step if saved_at is None else saved_at))
     return folder
+
+
+def latest(folder: Path, name: str) -> Path:
+    found = find_state("latest", folder, name)
+    assert found is not None
+    return found[0]
 
 
 # --- a state is what was saved
@@ -74,7 +83,7 @@ def test_the_loss_scale_is_part_of_the_state(new_trainer: NewTrainer, tmp_path: 
 def test_the_position_comes_back(new_trainer: NewTrainer, tmp_path: Path) -> None:
     save_state(tmp_path / "run-state", take_snapshot(new_trainer()), POSITION)
     assert read_position(tmp_path / "run-state") == POSITION
-    assert find_state(str(tmp_path / "run-state"), tmp_path, "other") == tmp_path / "run-state"
+    assert find_state(str(tmp_path / "run-state"), tmp_path, "other") == (tmp_path / "run-state", POSITION)
 
 
 def test_another_network_is_refused(new_trainer: NewTrainer, tmp_path: Path) -> None:
@@ -162,9 +171,9 @@ def test_the_furthest_state_of_a_run_is_found(tmp_path: Path, name: str) -> None
     bare_state(tmp_path / f"{name}-000001-state", 10)
     bare_state(tmp_path / f"{name}-step00000030-state", 30)
     bare_state(tmp_path / f"{name}-000002-state", 20)
-    assert find_state("latest", tmp_path, name) == tmp_path / f"{name}-step00000030-state"
+    assert latest(tmp_path, name) == tmp_path / f"{name}-step00000030-state"
     bare_state(tmp_path / f"{name}-state", 40)
-    assert find_state("latest", tmp_path, name) == tmp_path / f"{name}-state"
+    assert latest(tmp_path, name) == tmp_path / f"{name}-state"
 
 
 @pytest.mark.parametrize(
@@ -186,20 +195,20 @@ def test_a_neighbours_state_is_not_taken(tmp_path: Path, neighbour: str) -> None
     bare_state(tmp_path / neighbour, 500)
     assert find_state("latest", tmp_path, "hero") is None
     mine = bare_state(tmp_path / "hero-000001-state", 10)
-    assert find_state("latest", tmp_path, "hero") == mine
+    assert latest(tmp_path, "hero") == mine
 
 
 def test_brackets_in_a_name_are_letters(tmp_path: Path) -> None:
     bare_state(tmp_path / "heroa-state", 500)
     mine = bare_state(tmp_path / "hero[a]-state", 10)
-    assert find_state("latest", tmp_path, "hero[a]") == mine
+    assert latest(tmp_path, "hero[a]") == mine
 
 
-def test_the_last_run_of_a_name_goes_before_a_longer_former_one(tmp_path: Path) -> None:
-    bare_state(tmp_path / "hero-state", 1000, started_at=1000.0)
-    newer = bare_state(tmp_path / "hero-step00000100-state", 100, started_at=2000.0)
+def test_what_was_saved_last_goes_before_what_has_more_steps(tmp_path: Path) -> None:
+    bare_state(tmp_path / "hero-state", 1000, saved_at=1000.0)
+    newer = bare_state(tmp_path / "hero-step00000100-state", 100, saved_at=2000.0)
     os.utime(newer / "state.json", (1, 1))  # a copied folder has other times; what is written inside counts
-    assert find_state("latest", tmp_path, "hero") == newer
+    assert latest(tmp_path, "hero") == newer
 
 
 def test_torn_states_are_passed_over_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +217,7 @@ def test_torn_states_are_passed_over_and_told_of(tmp_path: Path, caplog: pytest.
     truncated(torn / "state.json")
     (tmp_path / "hero-000003-state").mkdir()
     with caplog.at_level(logging.WARNING, logger="dojo"):
-        assert find_state("latest", tmp_path, "hero") == whole
+        assert latest(tmp_path, "hero") == whole
     assert "hero-000002-state" in caplog.text
     assert "hero-000003-state" in caplog.text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -41,7 +42,7 @@ class Folder:
             config=config,
             span=Span(first_step, last_step, UPDATES_PER_EPOCH, 1),
             describe=lambda steps, epochs: {"ss_steps": str(steps), "ss_epoch": str(epochs)},
-            position=lambda step: Position(step, last_step, 0, "", "", {}, 0.0),
+            position=lambda step: Position(step, last_step, 0, "", "", {}, 0.0, float(step)),
             wait_for_everyone=lambda: self.waited.append(None),
         )
 
@@ -287,3 +288,39 @@ def test_weights_that_are_not_finite_are_not_saved(folder: Folder, value: float,
     assert stopped.value.exit_code == Exit.BROKEN_VALUES
     saver.writer.finish()
     assert folder.loras == steps(2)
+
+
+def test_what_went_wrong_while_writing_is_told_where_the_run_ends_by_something_else(folder: Folder) -> None:
+    saver = folder.saver(9, save_every_n_steps=2)
+    saver.describe = lambda step, epoch: {}["no such key"]
+    with pytest.raises(KeyError, match="no such key") as last, closing(saver):
+        saver.after_step(report(2))
+        raise ValueError("the gradient became NaN")
+    assert isinstance(last.value.__context__, ValueError)
+
+
+def test_a_file_that_cannot_be_removed_ends_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Windows, while another program has it open."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "in use", str(path))
+
+    saver = folder.saver(9, save_every_n_steps=2, save_last_n_steps=2)
+    saver.after_step(report(2))
+    saver.writer.make_room()
+    kept = folder.path / "hero-step00000002.safetensors"
+    for _ in range(1000):
+        if kept.exists():
+            break
+        time.sleep(0.01)
+    kept.unlink()
+    kept.mkdir()
+    (kept / "open").touch()
+    monkeypatch.setattr("library.training.state.saving.remove_folder", refuse)
+    for step in (4, 6):
+        saver.after_step(report(step))
+    saver.close()
+    assert "cannot be removed" in caplog.text
+    assert kept.exists()
