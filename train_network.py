@@ -52,7 +52,7 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
     check_plugins(config)
     accelerator = join()
     clear_leftovers_of(config, accelerator)
-    run = start_run(loaded, accelerator)
+    run = start_run(loaded, config, accelerator)
     datasets, pictures = look_through(run)
     import_model_classes(whole=uses_third_parties(config))
     model = load_model(config.model, run.dtype, run.device)

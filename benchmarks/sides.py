@@ -86,7 +86,8 @@ class Ours:
         from library.training.trainer import build_trainer, trained_hosts
         from networks.build import build_network
 
-        run = start_run(load_config(command_line(workload)), Accelerator())
+        loaded = load_config(command_line(workload))
+        run = start_run(loaded, loaded.config, Accelerator())
         datasets, pictures = look_through(run)
         model = load_model(run.config.model, run.dtype, run.device)
         data = build_data(run, datasets, pictures, model)

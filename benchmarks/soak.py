@@ -49,13 +49,11 @@ def main() -> int:
     undisturbed = time.perf_counter() - started
     print(f"undisturbed: {arguments.steps} steps in {undisturbed:.0f} s", flush=True)
     dice = random.Random(arguments.seed)
-    for number in tqdm(range(1, arguments.kills + 1), desc="kills", unit="kill"):
-        kill_once(arguments, number, drawn(dice, arguments))
+    numbers = tqdm(range(1, arguments.kills + 1), desc="kills", unit="kill")
+    kills = sum(kill_once(arguments, number, drawn(dice, arguments)) for number in numbers)
     status = start(arguments, "killed", None)
-    print(
-        f"killed {arguments.kills} times: ended with {status} after {time.perf_counter() - started - undisturbed:.0f} s"
-    )
-    return 1 if status else compare(arguments)
+    print(f"killed {kills} times: ended with {status} after {time.perf_counter() - started - undisturbed:.0f} s")
+    return 1 if status or not kills else compare(arguments)
 
 
 def parse() -> argparse.Namespace:
@@ -83,8 +81,8 @@ def drawn(dice: random.Random, arguments: argparse.Namespace) -> Blow:
     return Blow(moment, dice.randint(1, max(1, most)), dice.uniform(0.0, 0.15))
 
 
-def kill_once(arguments: argparse.Namespace, number: int, blow: Blow) -> None:
-    """Start the run, have it killed, and say what it had done by then."""
+def kill_once(arguments: argparse.Namespace, number: int, blow: Blow) -> bool:
+    """Start the run, have it killed, and say what it had done by then; returns whether it was."""
     if blow.moment == "caching":
         shutil.rmtree(arguments.work / "cache-killed", ignore_errors=True)
     status = start(arguments, "killed", blow)
@@ -96,6 +94,7 @@ def kill_once(arguments: argparse.Namespace, number: int, blow: Blow) -> None:
         file=sys.stdout,
     )
     sys.stdout.flush()
+    return status == -signal.SIGKILL
 
 
 def start(arguments: argparse.Namespace, name: str, blow: Blow | None) -> int:

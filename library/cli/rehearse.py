@@ -8,8 +8,8 @@ configuration and the pictures, loads the model, encodes a few pictures, trains 
 the largest picture, validates, and resumes from what it saved. It prints what each part took and what that comes to over the
 whole run: hours, memory, disk. Nothing is left behind, except pictures and captions in the caches, which the run then finds.
 
-Exit status 0: the run will get through; otherwise the status that it would end with (2: something to mend, 3: values that are not
-finite, 4: memory, 5: disk, 6: max_train_time is too short).
+Exit status 0: the run will get through; otherwise the status that it would end with (1: an error that was not foreseen, 2: something
+to mend, 3: values that are not finite, 4: memory, 5: disk, 6: max_train_time is too short).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from library.config.load import load_config
     from library.core.errors import UserError
     from library.core.runtime import uncollected
+    from library.core.terminal import harmless
     from library.training.processes.peers import ending_together
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         from library.rehearsal.rehearse import rehearse
     with ending_together() as join:
         verdict = rehearse(loaded, join, started, price_per_hour)
-    print(f"\n{verdict.text()}")
+    print(f"\n{harmless(verdict.text())}")
     sys.stdout.flush()
     return verdict.status
 

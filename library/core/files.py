@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from library.core.disk import writing
@@ -91,12 +91,16 @@ def clear_leftovers(folder: Path, ours: Callable[[str], bool], older_than: float
     if not folder.is_dir():
         return
     latest = time.time() - older_than
-    for entry in list(os.scandir(folder)):
+    with writing(folder):
+        entries = list(os.scandir(folder))
+    for entry in entries:
         found = LEFT_OVER.fullmatch(entry.name)
-        if found is None or not ours(found["name"]) or entry.stat(follow_symlinks=False).st_mtime > latest:
+        if found is None or not ours(found["name"]):
             continue
         path, target = Path(entry.path), folder / found["name"]
-        with writing(path):
+        with writing(path), suppress(FileNotFoundError):  # another process clears up too
+            if entry.stat(follow_symlinks=False).st_mtime > latest:
+                continue
             if found["kind"] == "former" and not target.exists():
                 path.replace(target)
             elif entry.is_dir(follow_symlinks=False):

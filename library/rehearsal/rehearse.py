@@ -87,7 +87,7 @@ def _start(loaded: LoadedConfig, join: Callable[[], Accelerator], parts: Parts) 
     """What a run does before its first file, in the same order."""
     config = without_pickles(loaded.config)
     check_plugins(config)
-    run = start_run(loaded, join())
+    run = start_run(loaded, config, join())
     there_is = available(run.device)
     datasets, pictures = look_through(run)
     import_model_classes(whole=uses_third_parties(config))
@@ -116,7 +116,10 @@ def _short_run(
     )
     inside = replace(run, config=config)
     begin_folder(inside)
-    prepare_base(run, model)
+    with parts.part("base model") as part:
+        prepare_base(run, model)
+    if part.fails:
+        return None, []
     shapes = shapes_of(begun.data.plan, span.last_step - span.first_step)
     groups, largest = validation_batches(begun.data, run.config.validation.max_validation_steps)
     data = cache_in_short(run, model, begun.data, shapes[:MOST_SHAPES], largest, parts)

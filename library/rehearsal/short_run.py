@@ -22,7 +22,6 @@ from library.inference.requests import SampleRequest
 from library.lora_files.sidecars import save_picture
 from library.models.base import DiffusionModel
 from library.models.load import load_model
-from library.models.pickles import without_pickles
 from library.rehearsal.excerpt import MOST_SHAPES, Shape
 from library.rehearsal.parts import Parts, duration, timed
 from library.rehearsal.sameness import compare
@@ -50,6 +49,8 @@ class Stopwatch:
 
     first_step: int
     last_step: int
+    begun: float = 0.0
+    """By `time.perf_counter`."""
     seconds: float = 0.0
 
     def before_training(self, step: int) -> None:
@@ -58,7 +59,9 @@ class Stopwatch:
     def after_step(self, report: StepReport) -> None:
         if report.step in (self.first_step, self.last_step):
             report.figures.values()
-            self.seconds = time.perf_counter() - self.seconds
+            self.seconds = time.perf_counter() - self.begun
+        if report.step == self.first_step:
+            self.begun = time.perf_counter()
 
     def after_training(self, step: int) -> None:
         """The last update has been timed."""
@@ -130,9 +133,11 @@ class ShortRun:
 
     def resume(self, loaded: LoadedConfig, continued: Continued) -> None:
         """Load what was saved, the LoRA as other programs do, the state as `resume` does, and compare the next step."""
-        config = without_pickles(self.run.config)
-        saved = continued.saved
-        model = load_model(config.model, self.run.dtype, self.run.device)
+        config, saved = self.run.config, continued.saved
+        with self.parts.part("loading the model anew") as part:
+            model = load_model(config.model, self.run.dtype, self.run.device)
+        if part.fails:
+            return
         if not is_foreign(find_plugin(config.network.network_module)):
             with self.parts.part("loading the LoRA") as part:
                 network = apply_lora(saved.lora, trained_hosts(self.run, model), model.family)
@@ -140,9 +145,9 @@ class ShortRun:
                 part.measured = f"fits, with {len(network.sites)} modules"
         with self.parts.part("resuming") as part:
             state = replace(self.run.config.saving, resume=str(saved.state))
-            again = replace(loaded, config=replace(self.run.config, saving=state))
+            again = replace(loaded, config=replace(self.run.as_written, saving=state))
             with redirect_stdout(io.StringIO()):  # it was all said at the start
-                self.run = start_run(again, self.run.accelerator)
+                self.run = start_run(again, replace(config, saving=state), self.run.accelerator)
                 prepare_base(self.run, model)
                 trainer, _ = self._begin(model)
             self.step = continued.step
@@ -152,8 +157,7 @@ class ShortRun:
 
     def _begin(self, model: DiffusionModel) -> tuple[Trainer, Observers]:
         run = self.run
-        network = without_pickles(run.config).network
-        built = build_network(network, trained_hosts(run, model), model.family, run.seed)
+        built = build_network(run.config.network, trained_hosts(run, model), model.family, run.seed)
         trainer = build_trainer(run, model, built, self.length)
         resume(run, trainer, self.data)
         return trainer, build_observers(run, self.data, trainer, self.length, self._largest())

@@ -30,7 +30,7 @@ def begin_folder(run: Run) -> None:
         run.say(NO_STATES)
     if run.is_main:
         run.folder.mkdir(parents=True, exist_ok=True)
-        save_resolved(run.config, run.folder / f"{run.config.saving.output_name}.config.toml")
+        save_resolved(run.as_written, run.folder / f"{run.config.saving.output_name}.config.toml")
 
 
 def finish(
@@ -54,7 +54,7 @@ def finish(
 def _tell_outcome(run: Run, model: DiffusionModel, span: Span, observers: Observers, warnings: Sequence[str]) -> None:
     saving = run.config.saving
     triggers = run.config.data.trigger_word
-    notes = f"{span.last_step} steps on {run.config.model.pretrained_model_name_or_path}, trained with LoRA Dojo"
+    notes = f"{span.last_step} steps on {run.as_written.model.pretrained_model_name_or_path}, trained with LoRA Dojo"
     save_card(observers.saver.file, card(model.family, triggers, saving.metadata_description or "", notes=notes))
     state = run.folder / f"{saving.output_name}-state"
     outcome = Outcome(
@@ -65,7 +65,7 @@ def _tell_outcome(run: Run, model: DiffusionModel, span: Span, observers: Observ
         log=log_folder(run).parent.parent if run.config.logging.log_with == "tensorboard" else None,
         config=run.folder / f"{saving.output_name}.config.toml",
         triggers=[triggers] if triggers else [],
-        base_model=run.config.model.pretrained_model_name_or_path,
+        base_model=run.as_written.model.pretrained_model_name_or_path,
         steps=span.last_step - span.first_step,
         loss=observers.log.average,
         validation=observers.validation.history if observers.validation else [],

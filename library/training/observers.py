@@ -64,7 +64,7 @@ def build_observers(
 ) -> Observers:
     """What the configuration asks to be logged, measured, saved and sampled."""
     board = Board(log_folder(run) if run.is_main and run.config.logging.log_with == "tensorboard" else None)
-    board.text("config", f"```toml\n{resolved_text(run.config)}\n```")
+    board.text("config", f"```toml\n{resolved_text(run.as_written)}\n```")
     logging_config = run.config.logging
     shows_bar = run.is_main and logging_config.progress
     if run.is_main:  # hashes a whole file; the first save would wait for it

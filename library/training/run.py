@@ -37,6 +37,9 @@ class Run:
     """What every part of a run needs to know of it."""
 
     config: Config
+    """With the files that are read; in place of a pickle, the safetensors file of its tensors."""
+    as_written: Config
+    """With the user's own paths."""
     accelerator: Accelerator
     seed: int
     state: Path | None
@@ -53,7 +56,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The flat configuration, as states keep it."""
-        return as_flat_dict(self.config)
+        return as_flat_dict(self.as_written)
 
     @property
     def device(self) -> torch.device:
@@ -96,27 +99,28 @@ class Run:
             self.say(text)
 
 
-def start_run(loaded: LoadedConfig, accelerator: Accelerator) -> Run:
+def start_run(loaded: LoadedConfig, config: Config, accelerator: Accelerator) -> Run:
     """Find the state to resume, settle the seed, and tell what was decided for the user.
 
     Raises:
         UserError: the launcher wants an engine that is not used, the state cannot be resumed with this configuration, or the
             processes do not agree.
     """
-    config = loaded.config
     keep_freed_memory()
     _refuse_other_engines(accelerator)
     if accelerator.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    require_same_settings(accelerator, as_flat_dict(config))
+    require_same_settings(accelerator, as_flat_dict(loaded.config))
     state, position = _state(config)
     require_same_state(accelerator, state, position)
     on_request = config.saving.resume_with_changes
-    changes = [] if position is None else check_settings(position, as_flat_dict(config), on_request)
+    changes = [] if position is None else check_settings(position, as_flat_dict(loaded.config), on_request)
     now = time.time()
     seed = position.seed if position is not None else _agreed_seed(config.training.seed, accelerator)
-    seeded = replace(config, training=replace(config.training, seed=seed))
-    run = Run(seeded, accelerator, seed, state, position, position.started_at if position else now, now)
+    readable, as_written = (
+        replace(each, training=replace(each.training, seed=seed)) for each in (config, loaded.config)
+    )
+    run = Run(readable, as_written, accelerator, seed, state, position, position.started_at if position else now, now)
     run.tell_all([f"warning: {warning}" for warning in loaded.warnings])
     run.tell_all([f"notice: {notice}" for notice in loaded.notices])
     if config.training.seed is None:

@@ -17,7 +17,6 @@ from library.data.dataset import TrainingData
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
 from library.models.base import DiffusionModel, Part
-from library.models.pickles import without_pickles
 from library.optim.ema import ExponentialAverage
 from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer, warn_about_schedule
@@ -71,7 +70,7 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
 def prepare_base(run: Run, model: DiffusionModel) -> None:
     """Merge `base_weights` into the model; its parts must then stay in memory."""
     if run.config.network.base_weights:
-        merge_base_weights(without_pickles(run.config).network, model.hosts(["unet", "text_encoders"]), model.family)
+        merge_base_weights(run.config.network, model.hosts(["unet", "text_encoders"]), model.family)
 
 
 def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Length) -> Trainer:

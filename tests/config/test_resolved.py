@@ -57,6 +57,27 @@ def test_a_resolved_file_reproduces_the_configuration(load: Callable[..., Loaded
     assert second.sources["network_dim"].startswith("out/resolved.toml:")
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("7h30m", 27000), ("90m", 5400), ("1d", 86400), ("01:30:00", 5400), ("45", 45), ("0", None)],
+)
+def test_a_time_is_written_in_a_form_that_reads_back(
+    load: Callable[..., LoadedConfig], folder: Path, given: str, seconds: float | None
+) -> None:
+    first = load(
+        f'extends = ["character"]\ntrigger_word = "alex"\nmax_train_time = "{given}"\ntrain_data_dir = "pictures"\n'
+    )
+    assert first.config.training.max_train_time == seconds
+    save_resolved(first.config, folder / "resolved.toml")
+    assert load_config(["--config", "resolved.toml"]).config == first.config
+
+
+@pytest.mark.parametrize("given", ["-1", "7 parsecs", "1:2:3", "9" * 5000, "true"])
+def test_what_is_no_time_is_refused(load: Callable[..., LoadedConfig], given: str) -> None:
+    with pytest.raises(UserError, match="max_train_time"):
+        load(f'max_train_time = "{given}"\n')
+
+
 def test_a_resolved_demo_run_is_not_laid_over_again(folder: Path) -> None:
     first = load_config(["--config", "character", "--max_train_steps", "3"])
     save_resolved(first.config, folder / "resolved.toml")

@@ -80,19 +80,17 @@ def parse_steps(value: Any) -> float:
 def parse_duration(value: Any) -> float:
     """A time in seconds: "7h30m", "90m", "1d", "01:30:00", or a number of seconds."""
     text = str(value).strip().lower().replace(" ", "")
-    units = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d)", text)
-    if units and text:
-        seconds = sum(int(number or 0) * size for number, size in zip(units.groups(), (86400, 3600, 60, 1)))
+    units = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
+    clock = re.fullmatch(r"(\d{1,9}):(\d\d):(\d\d)", text)
+    if isinstance(value, bool) or not text:
+        pass
+    elif units:
+        return float(sum(int(number or 0) * size for number, size in zip(units.groups(), (86400, 3600, 60, 1))))
     elif clock:
-        seconds = sum(int(number) * size for number, size in zip(clock.groups(), (3600, 60, 1)))
-    elif re.fullmatch(r"\d+", text):
-        seconds = int(text)
-    else:
-        seconds = 0
-    if seconds == 0:
-        raise ValueError('a time such as "7h30m", "90m", "01:30:00", or a number of seconds')
-    return float(seconds)
+        return float(sum(int(number) * size for number, size in zip(clock.groups(), (3600, 60, 1))))
+    elif re.fullmatch(r"\d{1,9}(\.\d+)?", text):
+        return float(text)
+    raise ValueError('a time such as "7h30m", "90m", "01:30:00", or a number of seconds')
 
 
 def parse_numbers(value: Any) -> list[float]:

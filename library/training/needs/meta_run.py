@@ -23,7 +23,6 @@ from library.inference.requests import SampleRequest
 from library.models.base import Part
 from library.models.live_memory import LiveMemory, fused_attention
 from library.models.load import load_model
-from library.models.pickles import without_pickles
 from library.training.batch import Batch
 from library.training.length import Length
 from library.training.run import Run
@@ -148,7 +147,7 @@ class _Walk:
         """Bytes of what the run holds at this point."""
         self.sizes: dict[Part, int] = {}
         """Bytes of the parts that have been used. They stay here, since they weigh nothing."""
-        self.model = load_model(without_pickles(run.config).model, run.dtype, META)
+        self.model = load_model(run.config.model, run.dtype, META)
         data = run.config.data
         self.caches_latents = data.cache_latents
         self.caches_texts = data.cache_text_encoder_outputs
@@ -211,7 +210,7 @@ class _Walk:
     def _network(self, kept: float) -> Network:
         """The network with its trainer."""
         hosts = trained_hosts(self.run, self.model)
-        network = build_network(without_pickles(self.run.config).network, hosts, self.model.family, self.run.seed)
+        network = build_network(self.run.config.network, hosts, self.model.family, self.run.seed)
         self.trainer = build_trainer(self.run, self.model, network, self.length)
         groups, ema = self.trainer.groups, self.trainer.ema
         buffers = [buffer for group in groups for buffer in (group.values, group.gradients)]

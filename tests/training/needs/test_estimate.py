@@ -60,7 +60,7 @@ def started(folders: Path, tmp_path: Path) -> Callable[..., Run]:
         }
         threads = torch.get_num_threads()
         loaded = load_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
-        run = start_run(loaded, Accelerator())
+        run = start_run(loaded, loaded.config, Accelerator())
         torch.set_num_threads(threads)
         return run
 
