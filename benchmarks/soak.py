@@ -86,11 +86,12 @@ def kill_once(arguments: argparse.Namespace, number: int, blow: Blow) -> bool:
     if blow.moment == "caching":
         shutil.rmtree(arguments.work / "cache-killed", ignore_errors=True)
     status = start(arguments, "killed", blow)
-    left = sorted(path.name for path in (arguments.work / "killed").glob(f"{NAME}*-state"))
+    states = [path.name for path in (arguments.work / "killed").glob(f"{NAME}-step*-state")]
+    newest = max((int(name.removeprefix(f"{NAME}-step").removesuffix("-state")) for name in states), default=0)
     killed = "killed" if status == -signal.SIGKILL else f"ended by itself with {status}"
     tqdm.write(
         f"{number:2}. {killed} {1000 * blow.delay:.0f} ms after the beginning of {blow.moment} number {blow.count}; "
-        f"states: {', '.join(left) or 'none'}",
+        f"the last state is of step {newest}",
         file=sys.stdout,
     )
     sys.stdout.flush()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -42,13 +43,25 @@ def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multipli
         described={},
     )
     try:
-        network.attach(hosts)
-        network.load_saved(tensors)
-    except UserError as error:
+        with naming(path, family):
+            network.attach(hosts)
+            network.load_saved(tensors)
+    except UserError:
         network.detach()
-        raise UserError(f"{path.as_posix()} is not for this model ({family}): {error}") from error
+        raise
     network.set_multiplier(multiplier)
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def naming(path: Path, family: str) -> Iterator[None]:
+    """Within the block a LoRA file is put onto a model; what does not fit is told with the file's name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"{path.as_posix()} is not for this model ({family}): {error} Take a LoRA that was trained on a model of this kind."
+        ) from error
 
 
 def recognise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Algorithm:

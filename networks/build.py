@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from library.lora_files.file import read_lora
 from library.lora_files.keys import Site, sites
 from library.lora_files.layouts import KEY_LAYOUTS
 from networks.algorithm import Algorithm, Size
-from networks.apply import fitting_sizes, sizes_in_file
+from networks.apply import fitting_sizes, naming, sizes_in_file
 from networks.base import Network
 from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork
@@ -65,7 +66,8 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
         network = ForeignNetwork(plugin, config, family, seed, described(config), dims_from)
     else:
         network = adapter_network(plugin, config, family, seed, dims_from)
-    network.attach(trained_hosts(config, hosts))
+    with naming(Path(config.network_weights), family) if config.network_weights and dims_from else nullcontext():
+        network.attach(trained_hosts(config, hosts))
     if weights is not None:
         network.load_saved(weights)
     return network

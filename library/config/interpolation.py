@@ -12,7 +12,7 @@ from library.config.values import shown
 REFERENCE = re.compile(r"\$\{(\w+)\}")
 BEFORE_BRACE = re.compile(r"(?<!\\)(\\*)\$\{(?:(\w+)\})?")
 
-MOST_WORK = 100_000
+MOST_WORK = 10_000
 """Characters to go through to resolve a value. References to references double it at each level, so that a page of text could fill
 the memory of any machine."""
 
@@ -40,17 +40,21 @@ def interpolated(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tupl
     failed = {}
     work: dict[str, float] = {}
     for key in referring:
-        if MOST_WORK < _work(key, values, defaults, work) < math.inf:
-            del resolved[key]
-            failed[key] = f"{key} = {shown(values[key])}: comes to a text of more than {MOST_WORK} characters."
-            continue
         try:
+            _refuse_endless(_work(key, values, defaults, work))
             found = tree[key]
             resolved[key] = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
-        except (OmegaConfBaseException, RecursionError):
+        except (OmegaConfBaseException, RecursionError, ValueError) as error:
             del resolved[key]
-            failed[key] = f"{key} = {shown(values[key])}: the keys refer to one another in a circle."
+            failed[key] = f"{key} = {shown(values[key])}: {str(error).splitlines()[0]}."
     return resolved, failed
+
+
+def _refuse_endless(work: float) -> None:
+    if work == math.inf:
+        raise ValueError("the keys refer to one another in a circle")
+    if work > MOST_WORK:
+        raise ValueError(f"comes to a text of more than {MOST_WORK} characters")
 
 
 def escaped(value: Any, keep: Collection[str] = ()) -> Any:

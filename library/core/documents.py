@@ -20,6 +20,8 @@ MOST_PARTS = 64
 
 LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{MOST_PARTS}}}""")
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
+MOST_BITS = 64
+"""Of a whole number; one in hexadecimal may have so many that it cannot even be printed."""
 
 
 class DocumentError(ValueError):
@@ -55,14 +57,16 @@ def _parsed(parse: Callable[[str], Any], text: str) -> Any:
     except ValueError as error:
         many_digits = "Exceeds the limit" in str(error)  # Python's own message goes on to settings of the interpreter
         raise DocumentError("A number has thousands of digits" if many_digits else str(error)) from error
-    for string in _strings(document):
-        if found := UNUSABLE.search(string):
-            raise DocumentError(f"The text {_shortened(string)} holds U+{ord(found[0]):04X}, which is no character")
+    for value in _values(document):
+        if isinstance(value, str) and (found := UNUSABLE.search(value)):
+            raise DocumentError(f"The text {_shortened(value)} holds U+{ord(found[0]):04X}, which is no character")
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise DocumentError(f"A number has more than {MOST_BITS} bits")
     return document
 
 
-def _strings(document: Any) -> Iterator[str]:
-    """Every text and key in the document.
+def _values(document: Any) -> Iterator[Any]:
+    """Every key in the document, and everything else in it that is no list or table.
 
     Raises:
         DocumentError: it is nested too deeply.
@@ -71,7 +75,7 @@ def _strings(document: Any) -> Iterator[str]:
     for _ in range(DEEPEST):
         tables = [value for value in level if isinstance(value, dict)]
         lists = [value for value in level if isinstance(value, list)]
-        yield from (value for value in level if isinstance(value, str))
+        yield from (value for value in level if not isinstance(value, (dict, list)))
         yield from (key for table in tables for key in table)
         level = [item for table in tables for item in table.values()] + [item for each in lists for item in each]
         if not level:

@@ -7,6 +7,9 @@ from pathlib import Path
 from library.core.errors import UserError
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+RUNS_ANYTHING = (
+    "which can run any program hidden in it when it is opened, so it is not read. Take the .safetensors version."
+)
 
 
 def is_pickle(name: str) -> bool:
@@ -17,9 +20,9 @@ def is_pickle(name: str) -> bool:
 def refusal(name: str) -> str:
     """Why such a file is not read, and what to do instead."""
     return (
-        f"'{name}' is a pickle ('{Path(name).suffix}'), which can run any program hidden in it when it is opened, so it is not "
-        "read. Take the .safetensors version. With allow_pickle = true its tensors are taken out without running what is in "
-        "it; the risk that is left is a fault in PyTorch's reader, so do that only where you trust who made the file."
+        f"'{name}' is a pickle ('{Path(name).suffix}'), {RUNS_ANYTHING} With allow_pickle = true its tensors are taken out "
+        "without running what is in it; the risk that is left is a fault in PyTorch's reader, so do that only where you trust "
+        "who made the file."
     )
 
 

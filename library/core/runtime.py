@@ -72,15 +72,16 @@ def _earlier(error: BaseException) -> BaseException | None:
 
 
 def use_all_cores(processes: int) -> int:
-    """Threads for this process: the machine's cores divided among the local processes.
+    """Threads for this process: what `OMP_NUM_THREADS` asks for, or the machine's cores divided among the local processes.
 
-    `accelerate launch` hints at one thread a process, which halves the speed of a CPU run. A user's own
-    `OMP_NUM_THREADS` above one is respected.
+    Launchers set it to one, which halves the speed of a CPU run: under a launcher a one is not respected.
     """
     import torch
 
-    asked = os.environ.get("OMP_NUM_THREADS", "1")
-    threads = int(asked) if asked.isdigit() and int(asked) > 1 else max(1, available_cores() // max(1, processes))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"))
+    respected = asked.isdigit() and int(asked) > (1 if launched else 0)
+    threads = int(asked) if respected else max(1, available_cores() // max(1, processes))
     torch.set_num_threads(threads)
     return threads
 

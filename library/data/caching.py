@@ -18,6 +18,7 @@ from library.data.cache import TensorCache, Tensors, text_key
 from library.data.dataset import TrainingData
 from library.data.examples import Encoded, Material, all_placements, key_of_latents, load_pixels, placement_varies
 from library.data.placement import Placement, centred
+from library.data.room import Room
 from library.data.sources import Picture
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
@@ -158,10 +159,11 @@ Loaded = tuple[Tensor, Tensor | None]
 
 def _loaded_ahead(batches: Iterable[list[Job]]) -> Iterator[tuple[list[Job], list[Loaded]]]:
     """Each batch with its pictures, decoded in threads while earlier batches are encoded."""
+    room = Room()
     with ThreadPoolExecutor(max_workers=available_cores()) as pool:
         waiting: deque[tuple[list[Job], list[Future[Loaded]]]] = deque()
         for batch in batches:
-            waiting.append((batch, [pool.submit(_load, job) for job in batch]))
+            waiting.append((batch, [pool.submit(_load, job, room) for job in batch]))
             if len(waiting) > BATCHES_AHEAD:
                 yield _finished(*waiting.popleft())
         while waiting:
@@ -172,8 +174,9 @@ def _finished(batch: list[Job], loading: list[Future[Loaded]]) -> tuple[list[Job
     return batch, [future.result() for future in loading]
 
 
-def _load(job: Job) -> Loaded:
-    return load_pixels(job.material, job.picture, job.placement)
+def _load(job: Job, room: Room) -> Loaded:
+    with room.taken(job.picture.size):
+        return load_pixels(job.material, job.picture, job.placement)
 
 
 Entries = dict[str, Tensors]

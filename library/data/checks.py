@@ -17,6 +17,7 @@ from library.data.findings import Finding, made_strict
 from library.data.images import PictureError, inspect
 from library.data.looks import BLURRED, Bits, difference_hash, earlier_lookalikes, sharpness
 from library.data.placement import covering, face_of
+from library.data.room import Room
 from library.data.sources import LEFT_OUT, Picture, Survey, in_threads, scan
 from library.data.split import balanced_repeats
 
@@ -65,10 +66,12 @@ def preflight(
         UserError: a metadata file is not of the right form.
     """
     scanned = scan(datasets)
+    room = Room()
 
     def look_at(picture: Picture) -> tuple[Looked | None, list[Finding]]:
         width, height = datasets[picture.dataset].buckets.resolution
-        return _look_at(picture, width * height)
+        with room.taken(picture.size):
+            return _look_at(picture, width * height)
 
     read = in_threads(look_at, scanned.pictures, max(2, available_cores()), "checking pictures" if progress else "")
     looked = [each for each, _ in read if each is not None]

@@ -96,9 +96,9 @@ def decode(data: bytes) -> Decoded:
     Raises:
         PictureError: damaged, truncated, of an unknown kind, or with too many pixels.
     """
-    image = _loaded(_opened(io.BytesIO(data), data[:512]))
+    image = _opened(io.BytesIO(data), data[:512])
+    rgb, alpha = _loaded(image)
     turn = UPRIGHT.get(orientation(image))
-    rgb, alpha = to_srgb(image)
     if turn is not None:
         rgb, alpha = rgb.transpose(turn), alpha.transpose(turn) if alpha is not None else None
     return Decoded(rgb, alpha)
@@ -119,8 +119,7 @@ def inspect(data: bytes, area: int = 512 * 512) -> Inspected:
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     # A JPEG's bytes are all read, but no more pixels computed than are needed.
     image.draft("L" if mode == "RGB" else None, small)
-    image = _loaded(image)
-    grey = over_background(Decoded(*to_srgb(image)), "white").convert("L")
+    grey = over_background(Decoded(*_loaded(image)), "white").convert("L")
     return Inspected(
         size=_turned(size, image),
         animated=_is_animated(image),
@@ -220,15 +219,15 @@ def _turned(size: Size, image: Image.Image) -> Size:
     return size[::-1] if orientation(image) >= 5 else size
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    """The picture with its pixels read."""
+def _loaded(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Read the pixels; the colours in sRGB, and the opacity where any of it is transparent."""
     try:
         image.load()
+        if image.mode not in MODES:
+            raise PictureError(f"has pixels of a kind that is not read ({image.mode}); save it as PNG or JPEG in RGB.")
+        return to_srgb(image)
     except UNREADABLE as error:
         raise _unreadable(error) from error
-    if image.mode not in MODES:
-        raise PictureError(f"has pixels of a kind that is not read ({image.mode}); save it as PNG or JPEG in RGB.")
-    return image
 
 
 def _is_animated(image: Image.Image) -> bool:

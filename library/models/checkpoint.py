@@ -9,7 +9,7 @@ from typing import Any
 
 from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
-from library.core.pickles import is_pickle
+from library.core.pickles import RUNS_ANYTHING, is_pickle
 from library.models.location import weight_files
 from library.models.original_names import vae_name
 from library.models.weights import Placement, StoredTensor, Weights, read_header, unchanged
@@ -109,8 +109,8 @@ def component_files(folder: Path, prefer_half: bool) -> list[str]:
     if not chosen:
         if pickles := sorted(filter(is_pickle, names)):
             raise UserError(
-                f"'{folder}' holds its weights in a pickle ({pickles[0]}) alone, which can run any program hidden in it when it "
-                "is opened. Take the model with .safetensors files."
+                f"'{folder}' holds its weights in a pickle ('{pickles[0]}') alone, {RUNS_ANYTHING} With allow_pickle = true one is "
+                "read where the model is a single file, not out of a folder."
             )
         raise UserError(f"'{folder}' holds no .safetensors file. Is the download complete?")
     for index in sorted(folder.glob("*.safetensors.index*.json")):
@@ -143,26 +143,31 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_settings(config: Mapping[str, Any], tensors: int, file: Path) -> None:
-    """A number in a settings file can ask for modules without end; there are no more of them than tensors.
+    """A number or a list in a settings file can ask for modules without end; there are no more of them than tensors.
 
     Raises:
-        UserError: a number is too large.
+        UserError: a number is too large, or a list too long.
     """
-    for name, number in _numbers(config):
-        if abs(number) > (tensors if "layers" in name else WIDEST):
-            raise UserError(f"'{file}' says {name} = {number}, which is no model of this kind. Fetch the model again.")
+    for name, value in _with_items(config):
+        if isinstance(value, list):
+            said, too_many = f"gives {len(value)} values of {name}", len(value) > tensors
+        else:
+            is_whole = isinstance(value, (int, float)) and value % 1 == 0
+            said = f"says {name} = {value}"
+            too_many = is_whole and abs(value) > (tensors if "layers" in name else WIDEST)
+        if too_many:
+            raise UserError(f"'{file}' {said}, which is no model of this kind. Fetch the model again.")
 
 
-def _numbers(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Name and value of every whole number, those in lists too."""
+def _with_items(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of every setting, and of everything in those that are lists."""
     for name, value in settings.items():
-        items = list(value) if isinstance(value, list) else [value]
+        items = [value]
         while items:
             item = items.pop()
+            yield name, item
             if isinstance(item, list):
                 items += item
-            elif isinstance(item, int):
-                yield name, item
 
 
 def _scheduler(path: Path) -> dict[str, Any]:

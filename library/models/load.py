@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,10 +10,13 @@ import torch
 
 from library.config.schema.model import ModelConfig
 from library.core.errors import UserError
+from library.core.memory import is_out_of_memory
 from library.core.registry import MODEL_FAMILIES
 from library.models.assembly import open_checkpoint
 from library.models.base import DiffusionModel
 from library.models.recognise import REGISTERED, recognise
+
+log = logging.getLogger("dojo")
 
 
 def load_model(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
@@ -36,6 +40,9 @@ def _nonsense_told(config: ModelConfig) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        log.debug("no sense was made of the model", exc_info=True)
         vae = f" with the vae '{config.vae}'" if config.vae else ""
         raise UserError(
             f"'{config.pretrained_model_name_or_path}'{vae} does not make sense as a Stable Diffusion model "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from library.core.errors import UserError
-from library.core.memory import give_back_memory, needing_memory
+from library.core.memory import give_back_memory, is_out_of_memory, needing_memory
 from library.models.attention.processor import use_plain_attention
 from library.models.checkpoint import Component
 from library.models.convolution import speed_up_small
@@ -17,6 +18,8 @@ from library.models.offload import swap_blocks
 from library.models.original_names import without_text_model_level
 from library.models.quantised import PACKINGS
 from library.models.weights import fill
+
+log = logging.getLogger("dojo")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -164,6 +167,9 @@ def _without_memory(component: Component, build: Callable[[], Module]) -> Module
         with init_empty_weights(include_buffers=False):
             return build()
     except Exception as error:  # whatever the libraries say of settings that a file may give
+        if is_out_of_memory(error):
+            raise
+        log.debug("no module was built", exc_info=True)
         file = next((stored.file for stored in component.weights), "the model")
         raise UserError(
             f"no module can be built with the settings that belong to '{file}' ({type(error).__name__}: {error}). "

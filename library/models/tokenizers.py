@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from library.core.errors import UserError
+from library.core.memory import is_out_of_memory
+
+log = logging.getLogger("dojo")
 
 HUB_SOURCES = (
     ("openai/clip-vit-large-patch14", ""),
@@ -171,6 +175,9 @@ def _from_transformers(source: str, pad: int | None, told_as: str, local_only: b
     try:
         tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=local_only)
     except Exception as error:  # whatever the libraries say of files that may hold anything
+        if is_out_of_memory(error):
+            raise
+        log.debug("no tokenizer was read", exc_info=True)
         raise UserError(f"{told_as} is no CLIP tokenizer: {_first_line(error)}") from error
     if len(tokenizer) < 4:
         raise UserError(f"{told_as} is no CLIP tokenizer: it needs vocab.json and merges.txt, or tokenizer.json.")

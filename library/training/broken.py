@@ -13,8 +13,8 @@ from library.training.batch import Batch, pictures_of
 log = logging.getLogger("dojo")
 
 DONE = {
-    "skip": "the update was left out",
-    "rollback": "training goes on from the weights at step {} with the pictures that come next",
+    "skip": "The update was left out",
+    "rollback": "Training goes on from the weights at step {} with the pictures that come next",
 }
 
 
@@ -44,18 +44,19 @@ class BrokenUpdates:
         """
         self.met += 1
         if self.action == "stop":
-            raise UserError(f"{report} {_ADVICE}", Exit.BROKEN_VALUES)
+            survive = "on_nan = skip or rollback lets a run survive a few."
+            raise UserError(f"{report} {_ADVICE} {survive}", Exit.BROKEN_VALUES)
         if self.met > self.limit:
             raise UserError(
-                f"{report} This is the {self.met}. time, and nan_limit = {self.limit} is reached. {_ADVICE}",
+                f"{report} It has happened {self.met} times, and nan_limit is {self.limit}. {_ADVICE}",
                 Exit.BROKEN_VALUES,
             )
         log.warning("%s %s (%d of %d).", report, DONE[self.action].format(marked_step), self.met, self.limit)
 
 
 _ADVICE = (
-    "Usual causes: a learning rate that is too high, fp16 overflow (mixed_precision = bf16 avoids it), broken data. Resume from "
-    "the last state with a lower learning rate (and resume_with_changes = true); on_nan = skip or rollback lets a run survive a few."
+    "Usual causes: a learning rate that is too high, fp16 overflow (mixed_precision = bf16 avoids it), broken data. Resume with a lower "
+    "learning rate (and resume_with_changes = true), from a state of before the loss went astray."
 )
 
 

@@ -55,8 +55,7 @@ class Log:
     """Writes losses, learning rates, norms and speed; shows the progress bar.
 
     Losses are means over the global batch, so that they are the same however many processes there are; averages are over those that
-    are finite numbers. A step is written
-    `lag` steps late, so that nobody waits for a GPU.
+    are finite numbers. A step is written `lag` steps late, so that nobody waits for a GPU.
     """
 
     def __init__(self, board: Board, span: Span, every: int, bar: bool, lag: int) -> None:

@@ -106,12 +106,20 @@ def _validation(run: Run, data: TrainingData, trainer: Trainer, board: Board) ->
 
 
 def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Saver:
-    fingerprint = data.fingerprint()
+    fingerprint, machine = data.fingerprint(), run.machine
 
     def position(step: int) -> Position:
         model = model_fingerprint(run, trainer.model)
         return Position(
-            step, length.schedule_steps, run.seed, fingerprint, model, run.settings, run.started_at, time.time()
+            step,
+            length.schedule_steps,
+            run.seed,
+            fingerprint,
+            model,
+            run.settings,
+            run.started_at,
+            time.time(),
+            machine,
         )
 
     return Saver(

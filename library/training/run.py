@@ -69,6 +69,13 @@ class Run:
         return DTYPES[self.config.training.mixed_precision]
 
     @property
+    def machine(self) -> str:
+        """What decides how sums are rounded."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, torch {torch.__version__}"
+        return f"CPU with {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+    @property
     def rank(self) -> int:
         """Number of this process, from 0."""
         return self.accelerator.process_index

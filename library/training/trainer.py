@@ -148,4 +148,9 @@ def _continue_from(run: Run, trainer: Trainer, data: TrainingData, state: Path, 
     model = model_fingerprint(run, trainer.model)
     changes = check_material(position, data.fingerprint(), model, on_request)
     run.tell_all([f"changed since the state was saved: {change}" for change in changes])
+    if position.machine != run.machine:
+        run.say(
+            f"the state was saved on another machine ({position.machine}; this is {run.machine}), where sums are rounded otherwise: the run "
+            "goes on as it would have, but not bitwise."
+        )
     restore(trainer, load_state(state), str(state))

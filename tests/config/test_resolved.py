@@ -3,6 +3,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_text_around_references_is_kept(before: str, between: str, after: str) -
     resolved, failed = interpolated(values, {"a": "", "b": ""})
     assert failed == {}
     assert resolved["a"] == f"{before}B{between}B{after}"
+
+
+@pytest.mark.parametrize("first", ["${a}", "${b}"])
+def test_references_that_never_end_are_refused_at_once(first: str) -> None:
+    keys = "abcdefghijklmnop"
+    values = {key: f"${{{following}}}" * 40 for key, following in pairwise(keys)} | {"p": first}
+    resolved, failed = interpolated(values, dict.fromkeys(keys, ""))
+    assert resolved == {} and failed.keys() == set(keys)
+    assert all("in a circle" in told for told in failed.values())
+    _, failed = interpolated(values | {"p": "x" * 9}, dict.fromkeys(keys, ""))
+    assert "more than 10000 characters" in failed["a"] and failed.keys() == set(keys[:-2])
 
 
 def test_escaping_keeps_only_references_to_known_keys() -> None:

@@ -30,6 +30,8 @@ def test_json_may_be_nested_as_deep_as_is_said(opening: str) -> None:
         ('x = "a\\u0000"', r"U\+0000"),
         ('"a\\u0000" = 1', r"U\+0000"),
         ("x = ", "Invalid value"),
+        ("x = 0x1" + "0" * 5000, "more than 64 bits"),
+        ("[a]\nx = [[-18446744073709551616]]", "more than 64 bits"),
     ],
 )
 def test_toml_that_is_refused(text: str, told: str) -> None:
@@ -44,6 +46,7 @@ def test_what_is_no_character_is_refused(text: str) -> None:
 
 
 def test_what_is_usual_is_read() -> None:
+    assert parse_toml("x = 0xffff_ffff_ffff_ffff") == {"x": 2**64 - 1}
     assert parse_json('{"a": [1, 2.5, null, "\\ud83d\\ude00"]}') == {"a": [1, 2.5, None, "😀"]}
     text = "a.b.c = 1\ntext = '" + "x." * 40 + "'\n[t]\nlong = '" + "y" * 200_000 + "'"
     assert parse_toml(text)["a"] == {"b": {"c": 1}}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 
+from library.core import runtime
 from library.core.errors import Exit, UserError, UserErrors
 from library.core.runtime import INTERRUPTED, available_cores, run_command
 
@@ -97,3 +99,32 @@ def test_a_full_disk_from_anywhere_is_told(capsys: pytest.CaptureFixture[str]) -
         told.startswith("error: /logs/events could not be written: No space left on device.")
         and "Traceback" not in told
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "launcher", "threads"),
+    [
+        (None, None, 8),
+        ("1", None, 1),
+        ("3", None, 3),
+        ("1", "ACCELERATE_MIXED_PRECISION", 8),
+        ("3", "TORCHELASTIC_RUN_ID", 3),
+    ],
+)
+def test_threads_are_what_the_user_asks_for_or_all_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, launcher: str | None, threads: int
+) -> None:
+    for name, value in (
+        ("OMP_NUM_THREADS", asked),
+        ("ACCELERATE_MIXED_PRECISION", None),
+        ("TORCHELASTIC_RUN_ID", None),
+    ):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if launcher is not None:
+        monkeypatch.setenv(launcher, "no")
+    monkeypatch.setattr(runtime, "available_cores", lambda: 8)
+    before = torch.get_num_threads()
+    assert runtime.use_all_cores(1) == threads == torch.get_num_threads()
+    torch.set_num_threads(before)

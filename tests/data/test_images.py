@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from library.data.colours import to_srgb
 from library.data.images import (
     PictureError,
     decode,
@@ -122,6 +123,48 @@ def test_big_endian_16_bit_tiff() -> None:
     image = Image.frombytes("I;16B", (64, 64), levels_HW.tobytes())
     rgb_HWC = np.asarray(decode(saved(image, "TIFF")).rgb)
     assert np.array_equal(rgb_HWC[..., 0], np.rint(levels_HW.astype(float) / 257.0).astype(np.uint8))
+
+
+def premultiplied_tiff(grey: int, opacity: int, side: int = 32) -> bytes:
+    """A TIFF of grey that is multiplied by its opacity (ExtraSamples 1), which Pillow reads and does not write."""
+    pixels = bytes([grey * opacity // 255, opacity]) * side * side
+    tags = [(256, side), (257, side), (258, 8 | 8 << 16), (259, 1), (262, 1), (273, 8), (277, 2), (278, side)]
+    entries = [struct.pack("<HHII", tag, 3, 2 if tag == 258 else 1, value) for tag, value in tags]
+    entries += [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in ((279, 4, len(pixels)), (338, 3, 1))]
+    table = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + table
+
+
+@pytest.mark.parametrize("opacity", [128, 255])
+def test_grey_that_is_multiplied_by_its_opacity(opacity: int) -> None:
+    data = premultiplied_tiff(200, opacity)
+    assert Image.open(io.BytesIO(data)).mode == "La"
+    decoded = decode(data)
+    assert np.abs(np.asarray(decoded.rgb).astype(int) - 200).max() <= 2
+    assert (decoded.alpha is None) == (opacity == 255)
+    expected = 200 * opacity / 255 + 255 - opacity
+    assert np.abs(np.asarray(inspect(data).grey).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("read", [decode, inspect])
+def test_a_profile_that_fails_in_use_is_told(read: Callable[[bytes], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise ImageCms.PyCMSError("cannot be used")
+
+    data = saved(corners(), icc_profile=gamma_profile(1.8))
+    monkeypatch.setattr(ImageCms, "applyTransform", fail)
+    with pytest.raises(PictureError, match="cannot be used"):
+        read(data)
+
+
+def test_scaling_16_bit_grey_takes_little_memory() -> None:
+    image = Image.fromarray(np.full((1030, 1024), 0x8080, np.uint16))
+    tracemalloc.start()
+    rgb, _ = to_srgb(image)
+    peak = tracemalloc.get_traced_memory()[1]  # without Pillow's own
+    tracemalloc.stop()
+    assert rgb.getpixel((1023, 1029)) == (128, 128, 128)
+    assert peak < 2 * 2**20  # what is scaled in one go takes 8 MiB and more
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_starved_run_stops_with_advice_or_goes_on_in_halves(
     halved = tmp_path / "halved"
     done = starved([*further, "--output_dir", str(halved), "--halve_batch_on_oom", "true"])
     assert done.returncode == Exit.COMPLETE, done.stderr
-    assert done.stderr.count("From here on such a pass is done in two halves") == 1
+    assert "From here on such a pass is done in two halves" in done.stderr
     expected = losses(whole)
     assert losses(halved) == pytest.approx({step: expected[step] for step in (2, 3)}, rel=1e-4)
     weights = load_file(whole / "lora.safetensors")

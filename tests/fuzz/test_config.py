@@ -132,7 +132,7 @@ def test_any_command_line(argv: list[str]) -> None:
         ('vae = "a\\u0000b"', r"'a\x00b' holds U+0000"),
         ('extends = ["."]', 'extends = ".": no such file'),
         ('"\\u001b[31m" = 1', r"unknown key '\x1b[31m'"),
-        ("network_dim = " + "9" * 30, "a whole number of at most 63 bits"),
+        ("network_dim = " + "9" * 30, "more than 64 bits"),
         ("dataset_repeats = 20260101", "from 1 to 100000"),
     ],
 )

@@ -19,7 +19,7 @@ from tests.fuzz.strategies import VALUES, as_json, damaged, fuzzed, outcome
 
 TENSORS = {"network": {"a": torch.arange(6.0)}, "optimizer": {"b": torch.ones(3)}}
 SCALARS: dict[str, Any] = {"optimizer": {"lr": 0.1}, "loss_scale": {"scale": 2.0}, "nan_met": 0, "halved": []}
-POSITION = Position(5, 10, 3, "pictures", "unet", {"network_dim": 4}, 1e9, 1e9)
+POSITION = Position(5, 10, 3, "pictures", "unet", {"network_dim": 4}, 1e9, 1e9, "CPU")
 
 
 @pytest.fixture

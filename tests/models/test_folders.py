@@ -71,8 +71,25 @@ def test_a_missing_shard_is_named(sharded):
 
 def test_only_pickles_are_refused(tmp_path):
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match="pickle"):
+    with pytest.raises(UserError, match=r"alone, which can run any program.*Take the \.safetensors version"):
         component_files(tmp_path, prefer_half=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"block_out_channels": [4] * 10_000}, "gives 10000 values of block_out_channels"),
+        ({"down_block_types": [["x"] * 10_000]}, "gives 10000 values of down_block_types"),
+        ({"layers_per_block": 1e9}, "says layers_per_block = 1000000000.0"),
+        ({"block_out_channels": [32, 1e9]}, "says block_out_channels = 1000000000.0"),
+        ({"layers_per_block": [1, 10**9]}, "says layers_per_block = 1000000000,"),
+    ],
+)
+def test_settings_that_ask_for_modules_without_end_are_told(sharded, setting, told):
+    file = sharded / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | setting), encoding="utf-8")
+    with pytest.raises(UserError, match=told):
+        read_component(sharded)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError
 
 FAMILIES = ("sd15", "sd2_v", "sdxl")
 PROMPTS = ["a cat", "a dog on the moon, best quality, upper body"]
@@ -202,6 +202,17 @@ def test_parts_load_when_used_and_can_be_released(tiny, load, family, monkeypatc
     assert loaded == ["load_text_encoder"] * 2 * encoders
     model.release("vae")
     model.release("unet")
+
+
+def test_lack_of_memory_is_told_as_such(tiny, load, monkeypatch):
+    model = load(tiny("sd15", "folder"))
+    monkeypatch.setattr(
+        "diffusers.models.unets.unet_2d_condition.UNet2DConditionModel.from_config",
+        lambda config: torch.empty(1 << 46, device="cpu"),
+    )
+    with pytest.raises(UserError, match="out of memory while a part of the model was loaded") as told:
+        model.hosts(["unet"])
+    assert told.value.exit_code == Exit.OUT_OF_MEMORY
 
 
 def test_a_released_unet_comes_back_with_checkpointing(tiny, load):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -67,9 +69,9 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, how: str) -> None:
         with pytest.raises(UserError, match=r"allow_pickle = true.*only where you trust"):
             read()
     told = (
-        r"mkdir\), and reading that could run a program"
-        if how == "zip"
-        else "could run a program|not a readable PyTorch"
+        "is none of theirs|not a readable PyTorch"
+        if how == "plain"
+        else r"mkdir\), and reading that could run a program"
     )
     with pytest.raises(UserError, match=told):
         without_pickles(allowing(file, tmp_path / "caches"))
@@ -78,6 +80,47 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, how: str) -> None:
     with suppress(Exception):
         torch.load(file, weights_only=False)
     assert mark.exists()  # whoever opens it carelessly falls into the trap
+
+
+class Filling:
+    """Unpickled by PyTorch's reader for weights alone, it asks for more memory than any machine has."""
+
+    def __init__(self, how: Callable[..., Any], *given: Any) -> None:
+        self.how, self.given = how, given
+
+    def __reduce__(self) -> Any:
+        return self.how, self.given
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("filling", "named"),
+    [
+        (Filling(bytearray, 1 << 60), "bytearray"),
+        (Filling(codecs.encode, "x", "hex"), r"_codecs\.encode"),
+        (Filling(torch.Tensor, [1.0]), r"torch\.Tensor"),
+        (Filling(Counter, torch.zeros(1)), r"collections\.Counter"),
+    ],
+)
+def test_what_could_fill_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, filling: Filling, named: str, zipped: bool
+) -> None:
+    file = tmp_path / "model.ckpt"
+    torch.save({"state_dict": TENSORS, "x": filling}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=rf"holds more than weights \([\w.]*{named}\).*fill the memory"):
+        safetensors_of(file, tmp_path / "caches")
+
+
+def test_what_does_not_open_again_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_short(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        save_file(tensors, path)
+        path.write_bytes(path.read_bytes()[:-1])
+
+    torch.save(TENSORS, tmp_path / "model.pt")
+    monkeypatch.setattr("library.models.pickles.save_file", cut_short)
+    with pytest.raises(UserError, match=r"model\.pt' do not go into a safetensors file"):
+        safetensors_of(tmp_path / "model.pt", tmp_path / "caches")
+    assert not [path for path in (tmp_path / "caches").rglob("*") if path.is_file()]
 
 
 def test_the_config_is_refused_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +210,19 @@ def compressed(file: Path) -> None:
     ("make", "told"),
     [
         (lambda file: torch.save({"a": torch.zeros(1).expand(10**12)}, file), "claims 4,000,000,000,000 bytes"),
-        (lambda file: torch.save({"a": torch.zeros(3).to_sparse()}, file), "in a form that is not read"),
+        (
+            lambda file: torch.save({"a": torch.zeros(3).to_sparse()}, file),
+            r"more than weights \(torch\._utils\._rebuild_sparse",
+        ),
+        (lambda file: torch.save({"a": torch.zeros(3, device="meta")}, file), "more than weights"),
+        (lambda file: torch.save({"a": torch.zeros(3, dtype=torch.complex64)}, file), "in a form that is not read"),
+        (
+            lambda file: torch.save({"a": torch.zeros(3, dtype=torch.uint8).view(torch.bits8)}, file),
+            "more than weights|in a form",
+        ),
+        (lambda file: torch.save({"__metadata__": torch.zeros(3)}, file), "by the name '__metadata__'"),
+        (lambda file: torch.save({"a\0": torch.zeros(3)}, file), r"by the name 'a\\x00'"),
+        (lambda file: torch.save({"a\ud800": torch.zeros(3)}, file), r"by the name 'a\\ud800'"),
         (lambda file: torch.save([1, 2], file), "holds no tensors"),
         (lambda file: torch.save({"state_dict": 3}, file), "holds no tensors"),
         (lambda file: torch.save(torch.zeros(3), file), "holds no tensors"),

@@ -30,6 +30,12 @@ def test_the_family_is_read_off_the_weights(tiny, load, family, layout, expected
     assert model.process.prediction == prediction
 
 
+def test_lack_of_memory_is_not_taken_for_damage(tiny, load, monkeypatch):
+    monkeypatch.setattr("library.models.load.recognise", lambda checkpoint: torch.empty(1 << 46))
+    with pytest.raises(RuntimeError, match="memory"):
+        load(tiny("sd15", "folder"))
+
+
 def test_v_prediction_of_a_file_comes_from_the_config(tiny, load):
     model = load(tiny("sd2_v", "file"), v_parameterization=True)
     assert model.process.prediction == "v"

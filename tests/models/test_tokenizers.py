@@ -96,6 +96,12 @@ def test_an_option_that_leads_nowhere_is_told(tmp_path, monkeypatch):
         clip_tokenizer(str(tmp_path), pad=0)
 
 
+def test_lack_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.CLIPTokenizer.from_pretrained", lambda *given, **settings: bytearray(1 << 60))
+    with pytest.raises(MemoryError):
+        clip_tokenizer(str(tmp_path), pad=0)
+
+
 def test_without_any_tokenizer_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(tokenizers, "find_spec", lambda name: None)

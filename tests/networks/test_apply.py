@@ -75,6 +75,20 @@ def test_files_for_something_else_leave_the_model_as_it_was(tiny, files, tmp_pat
         apply_lora(tmp_path / "dora.safetensors", tiny().hosts, "sd1")
 
 
+def test_ranks_of_a_file_for_something_else_name_the_file_and_what_to_do(tiny, tmp_path):
+    file = tmp_path / "other.safetensors"
+    site = "lora_unet_mid_block_attentions_0_proj_in"
+    save_lora(file, {
+        f"{site}.lora_down.weight": torch.zeros(2, 999, 1, 1), f"{site}.lora_up.weight": torch.zeros(999, 2, 1, 1),
+    }, {})  # fmt: skip
+    told = r"other\.safetensors is not for this model \(sd1\): .*\[2, 999, 1, 1\] instead of .*Take a LoRA"
+    with pytest.raises(UserError, match=told):
+        apply_lora(file, tiny().hosts, "sd1")
+    config = NetworkConfig(network_weights=str(file), dim_from_weights=True)
+    with pytest.raises(UserError, match=told):
+        build_network(config, tiny().hosts, "sd1", seed=0)
+
+
 def test_merging_into_bf16_rounds_once(tiny, files):
     half, full = tiny(dtype=torch.bfloat16), tiny(dtype=torch.bfloat16)
     full.hosts = {name: host.float() for name, host in full.hosts.items()}

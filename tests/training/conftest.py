@@ -47,7 +47,15 @@ CONFIG: dict[str, Any] = {
     "text_encoder_lr": None,
 }
 POSITION = Position(
-    step=5, schedule_steps=100, seed=7, data="abc", model="def", config=CONFIG, started_at=1000.0, saved_at=1000.0
+    step=5,
+    schedule_steps=100,
+    seed=7,
+    data="abc",
+    model="def",
+    config=CONFIG,
+    started_at=1000.0,
+    saved_at=1000.0,
+    machine="CPU",
 )
 
 

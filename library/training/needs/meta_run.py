@@ -287,7 +287,7 @@ class _Walk:
 
 
 def _weightless(config: Config) -> Config:
-    """The configuration without what needs the real device, and takes as much memory without it."""
+    """The configuration without what needs the real device; without blocks_to_swap the run takes more memory, see docs/memory.md."""
     return replace(
         config,
         model=replace(config.model, attention="sdpa", blocks_to_swap=None),

@@ -26,7 +26,7 @@ FREE = (
     "persistent_data_loader_workers", "strict", "gradient_checkpointing", "blocks_to_swap", "cuda_graphs", "torch_compile",
     "dynamo_backend", "attention", "on_nan", "nan_limit", "halve_batch_on_oom", "seed",
 )  # fmt: skip
-"""Settings of other groups that do not either, or only by the rounding of another order of sums; and those that are told of elsewhere."""
+"""Settings of other groups that do not either, or only by rounding and by which dropouts are drawn; and those that are told of elsewhere."""
 
 SEEN_BY_THE_DATA = (
     "train_data_dir", "reg_data_dir", "dataset_config", "datasets", "general", "in_json", "train_batch_size",
@@ -53,11 +53,13 @@ def check_settings(position: Position, config: Mapping[str, Any], on_request: bo
     ]
     if now.get("seed") not in (None, position.seed):
         forbidden.append(_words("seed", position.seed, now["seed"]))
+    told = [_words(key, *values) for key, values in changed.items() if _matters(key)]
     if forbidden:
+        beside = f" Changed besides, which resume_with_changes allows: {'; '.join(told)}." if told else ""
         raise UserError(
-            f"this run cannot be resumed with another network, optimizer or seed: {'; '.join(forbidden)}. Set it back."
+            f"this run cannot be resumed with another network, optimizer or seed: {'; '.join(forbidden)}. Set it back.{beside}"
         )
-    return _asked_for([_words(key, *values) for key, values in changed.items() if _matters(key)], on_request)
+    return _asked_for(told, on_request)
 
 
 def check_material(position: Position, data: str, model: str, on_request: bool) -> list[str]:

@@ -30,13 +30,15 @@ log = logging.getLogger("dojo")
 
 FORMAT_VERSION = 2
 
+EARLIER = " Resume from an earlier one."
+
 FILES = ("network.safetensors", "optimizer.safetensors", "average.safetensors")
 
 SCALARS = ("optimizer", "loss_scale", "nan_met", "halved")
 
 CONTENT: dict[str, type | tuple[type, ...]] = {
     "step": int, "schedule_steps": int, "seed": int, "data": str, "model": str, "config": dict, "started_at": (int, float),
-    "saved_at": (int, float), "optimizer": dict, "loss_scale": dict, "nan_met": int, "halved": list, "files": dict, "digest": str,
+    "saved_at": (int, float), "machine": str, "optimizer": dict, "loss_scale": dict, "nan_met": int, "halved": list, "files": dict, "digest": str,
 }  # fmt: skip
 """Types of what `state.json` holds."""
 
@@ -60,6 +62,8 @@ class Position:
     """Time of the run's first start, in seconds since 1970."""
     saved_at: float
     """Time of this state, likewise."""
+    machine: str
+    """What decides how sums are rounded: the device, on a CPU the number of threads, and torch's version."""
 
 
 def save_state(folder: Path, snapshot: Snapshot, position: Position) -> None:
@@ -87,7 +91,7 @@ def load_state(folder: Path) -> Snapshot:
     try:
         tensors = {Path(name).stem: load((folder / name).read_bytes()) for name in description["files"]}
     except SafetensorError as error:
-        raise UserError(f"the state in {folder} is damaged: {error}. Resume from an earlier one.") from error
+        raise UserError(f"the state in {folder} is damaged: {error}.{EARLIER}") from error
     return Snapshot(tensors, {name: description[name] for name in SCALARS})
 
 
@@ -117,7 +121,7 @@ def find_state(resume: str, output_dir: Path, output_name: str) -> tuple[Path, P
         try:
             return folder, read_position(folder)
         except UserError as error:
-            log.warning("passed over: %s", error)
+            log.warning("passed over: %s", str(error).removesuffix(EARLIER))
     if found:
         raise UserError(
             f"resume = latest: none of the states in {output_dir} can be read "
@@ -148,12 +152,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
         description = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{folder} is not a state of a LoRA Dojo run: {error}. Give a folder that ends in -state."
+            f"{folder} is not a state of a LoRA Dojo run: {_in_words(error)}. {_states_in(folder)}"
         ) from error
     version = description.get("format_version") if isinstance(description, dict) else None
     if version is not None and version != FORMAT_VERSION:
         raise UserError(
-            f"the state in {folder} has format version {version}; this program reads version {FORMAT_VERSION}."
+            f"the state in {folder} has format version {version!r}; this program reads version {FORMAT_VERSION}."
         )
     if not isinstance(description, dict) or not all(
         isinstance(description.get(name), kind) for name, kind in CONTENT.items()
@@ -162,7 +166,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder} is not a state of a LoRA Dojo run: state.json is incomplete. Give a folder that ends in -state."
         )
     if description.pop("digest") != _digest(description):
-        raise UserError(f"the state in {folder} is damaged: state.json has changed. Resume from an earlier one.")
+        raise UserError(f"the state in {folder} is damaged: state.json has changed.{EARLIER}")
     return description
 
 
@@ -176,9 +180,19 @@ def _require_whole(folder: Path, description: Mapping[str, Any]) -> None:
     for name in ("network.safetensors", "optimizer.safetensors", *files):
         file = folder / name
         if name not in FILES or name not in files or _hash(file) != files[name]:
-            raise UserError(
-                f"the state in {folder} is damaged: {name} is missing, cut short or changed. Resume from an earlier one."
-            )
+            raise UserError(f"the state in {folder} is damaged: {name} is missing, cut short or changed.{EARLIER}")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no state.json in it"
+    return "state.json is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _states_in(folder: Path) -> str:
+    """What to do about a folder that is no state: mostly it is the one above."""
+    found = sorted(path.name for path in folder.glob(f"*{STATE}")) if folder.is_dir() else []
+    return f"It holds states, name one of them: {', '.join(found)}." if found else "Give a folder that ends in -state."
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -115,6 +115,10 @@ class Saver:
         with self.trainer.evaluation():
             saved = self.trainer.network.state_dict_to_save()
             tensors = {key: value.detach().to("cpu", dtype, copy=True) for key, value in saved.items()}
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                log.warning("%s: the weights are too large for save_precision, so they are saved in fp32.", name)
+                dtype = torch.float32
+                tensors = {key: value.detach().to("cpu", dtype, copy=True) for key, value in saved.items()}
 
         def write() -> None:
             metadata = self.describe(step, self.span.epochs_after(step))

@@ -42,7 +42,7 @@ class Folder:
             config=config,
             span=Span(first_step, last_step, UPDATES_PER_EPOCH, 1),
             describe=lambda steps, epochs: {"ss_steps": str(steps), "ss_epoch": str(epochs)},
-            position=lambda step: Position(step, last_step, 0, "", "", {}, 0.0, float(step)),
+            position=lambda step: Position(step, last_step, 0, "", "", {}, 0.0, float(step), "CPU"),
             wait_for_everyone=lambda: self.waited.append(None),
         )
 
@@ -324,3 +324,15 @@ def test_a_file_that_cannot_be_removed_ends_nothing(
     saver.close()
     assert "cannot be removed" in caplog.text
     assert kept.exists()
+
+
+def test_weights_too_large_for_the_asked_precision_are_saved_in_fp32(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = folder.saver(2, save_precision="fp16")
+    with torch.no_grad():
+        saver.trainer.groups.values.fill_(70000.0)
+    saver.after_training(2)
+    (tensor,) = load_file(saver.file).values()
+    assert torch.equal(tensor, torch.full((2, 4), 70000.0))
+    assert "fp32" in caplog.text
