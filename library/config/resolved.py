@@ -76,7 +76,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     """Dataset tables keep their headers; any other list or table goes on its key's line."""
     written_as: dict[str, Any] = {}
     for key, value in table.items():
-        if key == "general":
+        if key == "general" and isinstance(value, dict):
             written_as[key] = _table(value)
         elif key in ("datasets", "subsets") and value:
             written_as[key] = [_table(each) for each in value]
