@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +27,16 @@ def share_the_cores() -> None:
         cores = max(1, runtime.available_cores() // workers)
         runtime.available_cores = lambda: cores  # type: ignore[assignment]
         torch.set_num_threads(cores)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hear_signals() -> None:
+    """Whoever starts the tests in the background has them ignore some signals, and all that they start."""
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 @pytest.fixture
