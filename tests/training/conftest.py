@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from library.config.schema.model import ModelConfig
 from library.config.schema.network import NetworkConfig
 from library.config.schema.training import LossConfig, OptimizerConfig
+from library.core.readback import Readback
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
 from library.models.load import load_model
@@ -25,6 +26,7 @@ from library.optim.ema import ExponentialAverage
 from library.optim.flat import flatten
 from library.optim.optimizers import build_optimizer
 from library.training.batch import Batch
+from library.training.loop import StepReport
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
 from library.training.state.checkpoint import Position
@@ -57,6 +59,17 @@ POSITION = Position(
     saved_at=1000.0,
     machine="CPU",
 )
+
+
+def report_of(step: int, updates_per_epoch: int) -> StepReport:
+    """What observers are told after so many updates, without figures."""
+    return StepReport(
+        step=step,
+        epoch=(step - 1) // updates_per_epoch + 1,
+        ends_epoch=step % updates_per_epoch == 0,
+        figures=Readback({}),
+        global_size=1,
+    )
 
 
 @dataclass

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from library.core.readback import Readback
 from library.training.interval import Interval
 from library.training.loop import Span, StepReport
+from tests.training.conftest import report_of
 
 UPDATES_PER_EPOCH = 4
 
 
 def report(step: int) -> StepReport:
     """The report after `step` updates of a run with four updates an epoch."""
-    return StepReport(
-        step=step,
-        epoch=(step - 1) // UPDATES_PER_EPOCH + 1,
-        ends_epoch=step % UPDATES_PER_EPOCH == 0,
-        figures=Readback({}),
-        global_size=0,
-    )
+    return report_of(step, UPDATES_PER_EPOCH)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
+from library.core.documents import parse_json
 from library.core.errors import UserError
 from library.core.files import new_folder
 from library.training.state.names import STATE, checkpoints
@@ -149,8 +150,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         UserError: it is not there, not of this format version, or not what `save_state` writes.
     """
     try:
-        description = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        description = parse_json((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} is not a state of a LoRA Dojo run: {_in_words(error)}. {_states_in(folder)}"
         ) from error
@@ -184,9 +185,7 @@ def _require_whole(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no state.json in it"
-    return "state.json is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return "there is no state.json in it" if isinstance(error, FileNotFoundError) else str(error)
 
 
 def _states_in(folder: Path) -> str:

@@ -109,8 +109,9 @@ class Saver:
                 self.trainer.mark(step)
             return
         self.writer.make_room()
-        require_finite(self.trainer.groups.values)
         snapshot = self.trainer.snapshot(step) if with_state else None
+        if snapshot is None:
+            require_finite(self.trainer.groups.values)
         dtype = PRECISIONS[self.config.save_precision]
         with self.trainer.evaluation():
             saved = self.trainer.network.state_dict_to_save()

@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 
 from library.config.schema import SavingConfig
 from library.core.errors import Exit, UserError
-from library.core.readback import Readback
 from library.training.loop import Span, StepReport
 from library.training.state.checkpoint import Position, load_state, read_position
 from library.training.state.saving import Saver, checkpoint_name
-from tests.training.conftest import KEY
+from tests.training.conftest import KEY, report_of
 
 UPDATES_PER_EPOCH = 2
 
@@ -64,13 +63,7 @@ class Folder:
 
 
 def report(step: int) -> StepReport:
-    return StepReport(
-        step=step,
-        epoch=(step - 1) // UPDATES_PER_EPOCH + 1,
-        ends_epoch=step % UPDATES_PER_EPOCH == 0,
-        figures=Readback({}),
-        global_size=1,
-    )
+    return report_of(step, UPDATES_PER_EPOCH)
 
 
 def epochs(*numbers: int) -> list[str]:
