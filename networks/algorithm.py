@@ -79,6 +79,10 @@ class Adapter(Protocol):
         """
         ...
 
+
+class ScalableAdapter(Adapter, Protocol):
+    """An adapter whose change of the weight can be made smaller, for `scale_weight_norms`."""
+
     def scale_delta(self, factor: Tensor) -> None:
         """Change the weights so that `delta()` is multiplied by `factor` (a 0-d tensor)."""
         ...
@@ -96,6 +100,8 @@ class Algorithm(Protocol):
     """Names of the adapters' parameters that LoRA+ trains faster."""
     draws_random: bool
     """Whether the adapters draw random numbers while they train, for dropout say. A kind that does not say is taken to."""
+    scalable: bool
+    """Whether the adapters are `ScalableAdapter`s. A kind that does not say is taken to make such."""
 
     def acts_on(self, site: Site) -> bool:
         """Whether the options want an adapter here. Not asked where a file says which sites it holds."""

@@ -39,6 +39,7 @@ def check_network(config: NetworkConfig) -> None:
     if not is_foreign(plugin):
         *_, options = parse_together((SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args")
         plugin(options, config.network_dropout or 0.0)
+        _check_norms(plugin, config)
     _check_choices(config)
     for file in [*config.base_weights, *([config.network_weights] if config.network_weights else [])]:
         read_lora(Path(file))
@@ -162,6 +163,14 @@ def _check_choices(config: NetworkConfig) -> None:
         raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
     if config.network_train_unet_only and config.network_train_text_encoder_only:
         raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
+
+
+def _check_norms(plugin: Any, config: NetworkConfig) -> None:
+    if config.scale_weight_norms is not None and not getattr(plugin, "scalable", True):
+        raise UserError(
+            f"scale_weight_norms has no meaning for {config.network_module}, whose change of a weight cannot be scaled: "
+            "leave it out."
+        )
 
 
 def _is_algorithm(value: type) -> bool:

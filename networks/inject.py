@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from library.core.errors import UserError, UserErrors
 from library.core.randomness import torch_generator
 from library.lora_files.alphas import with_one_alpha
 from library.lora_files.keys import Site
-from networks.algorithm import Adapter, Algorithm, Base, Moment
+from networks.algorithm import Adapter, Algorithm, Base, Moment, ScalableAdapter
 from networks.base import ParameterGroup, Rates
 from networks.rates import PlacedParameter, RateOptions, parameter_groups
 from networks.sizes import SizeOf
@@ -124,7 +125,7 @@ class AdapterNetwork(nn.Module):
         norms = torch.stack([self._adapter(key).norm() for key in self.sites])
         factors = (maximum / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
         for key, factor in zip(self.sites, factors, strict=True):
-            self._adapter(key).scale_delta(factor)
+            cast(ScalableAdapter, self._adapter(key)).scale_delta(factor)
         limited = norms * factors
         return {"keys_scaled": (factors < 1).sum(), "average_norm": limited.mean(), "maximum_norm": limited.max()}
 

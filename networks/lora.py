@@ -51,6 +51,7 @@ class LoRA:
 
     Options = LoRAOptions
     faster = frozenset({"up"})
+    scalable = True
 
     def __init__(self, options: LoRAOptions, network_dropout: float = 0.0) -> None:
         self.dropouts = Dropouts(network_dropout, options.rank_dropout or 0.0, options.module_dropout or 0.0)

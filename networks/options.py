@@ -7,6 +7,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any, get_type_hints
 
 from library.config.options import parse_options
+from library.core.errors import UserError
 
 
 def parse_together(groups: Sequence[type], given: Mapping[str, Any], where: str) -> list[Any]:
@@ -30,3 +31,15 @@ def joined(groups: Sequence[type]) -> type:
     names = [name for name, _, _ in declared]
     assert len(names) == len(set(names)), f"an option is declared twice: {names}"
     return make_dataclass("Options", declared, frozen=True)
+
+
+def refuse_dropout(network_module: str, network_dropout: float) -> None:
+    """For networks without values between two matrices, which is what `network_dropout` drops.
+
+    Raises:
+        UserError: it is set.
+    """
+    if network_dropout:
+        raise UserError(
+            f"network_dropout has no meaning for {network_module}, which has no values between two matrices: leave it out."
+        )

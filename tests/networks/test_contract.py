@@ -5,46 +5,45 @@ from __future__ import annotations
 import pytest
 import torch
 
-import networks.lora  # noqa: F401
 from library.config.schema.network import NetworkConfig
+from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from networks.base import Rates
-from networks.build import build_network
+from networks.build import build_network, check_network, find_plugin
 from networks.merge import merge
+from tests.networks.cases import CASES
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-3})
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.01}
 """A whole model's outputs differ by this much where the same products are summed in another order."""
 
-CASES = [
-    (name, scope, dtype)
-    for name in NETWORKS.names()
-    for scope in ("linear", "conv")
-    for dtype in (torch.float32, torch.bfloat16)
+WAYS = [
+    (case, scope, dtype) for case in CASES for scope in ("linear", "conv") for dtype in (torch.float32, torch.bfloat16)
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}-{str(case[2])[6:]}")
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}-{way[1]}-{str(way[2])[6:]}")
 def case(tiny, disturb, request):
-    """(model, attach): attach(**config) puts the case's network into the model, disturbed unless asked otherwise."""
-    name, scope, dtype = request.param
+    """(model, attach, case): attach(**config) puts the case's network into the model, disturbed unless asked otherwise."""
+    case, scope, dtype = request.param
     model = tiny("sd1", dtype)
 
     def attach(disturbed=True, seed=3, **config):
         arguments = {"conv_dim": 2, "conv_alpha": 1} if scope == "conv" else {}
-        network = build_network(
-            NetworkConfig(network_module=name, network_alpha=2, network_args=arguments, **config),
-            model.hosts,
-            "sd1",
-            seed,
-        )
+        asked = {"network_alpha": 2, **config}
+        asked["network_args"] = {**arguments, **case.arguments, **asked.get("network_args", {})}
+        network = build_network(NetworkConfig(network_module=case.module, **asked), model.hosts, "sd1", seed)
         network.train()
         if disturbed:
             disturb(network)
         return network
 
-    return model, attach
+    return model, attach, case
+
+
+def test_every_network_stands_in_the_matrix():
+    assert {name for name in NETWORKS.names() if name.startswith("networks.")} == {case.module for case in CASES}
 
 
 def equal_but_for_rounding(one, other):
@@ -58,7 +57,7 @@ def gradients(model, network):
 
 
 def test_changes_nothing_before_training(case):
-    model, attach = case
+    model, attach, _ = case
     before = model.predict(), model.encode("te1")
     attach(disturbed=False)
     assert equal_but_for_rounding(model.predict(), before[0])
@@ -66,7 +65,7 @@ def test_changes_nothing_before_training(case):
 
 
 def test_keeps_the_hosts_as_they_are(case):
-    model, attach = case
+    model, attach, _ = case
     before = {name: value.clone() for host in model.hosts.values() for name, value in host.state_dict().items()}
     paths = [path for host in model.hosts.values() for path, _ in host.named_modules()]
     network = attach()
@@ -78,7 +77,7 @@ def test_keeps_the_hosts_as_they_are(case):
 
 
 def test_disabled_is_exactly_frozen(case):
-    model, attach = case
+    model, attach, _ = case
     before = model.predict()
     network = attach()
     changed = model.predict()
@@ -91,7 +90,7 @@ def test_disabled_is_exactly_frozen(case):
 
 
 def test_every_parameter_is_fp32_and_learns(case):
-    model, attach = case
+    model, attach, _ = case
     network = attach()
     grouped = [parameter for group in network.parameter_groups(RATES) for parameter in group.parameters]
     assert len(grouped) == len({id(parameter) for parameter in grouped}) > 0
@@ -101,8 +100,8 @@ def test_every_parameter_is_fp32_and_learns(case):
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(case):
-    model, attach = case
-    network = attach(network_dropout=0.3)
+    model, attach, kind = case
+    network = attach(**(kind.dropout or {}))
     torch.manual_seed(5)
     plain = gradients(model, network)
     for host in model.hosts.values():
@@ -115,15 +114,19 @@ def test_gradient_checkpointing_gives_the_same_gradients(case):
 
 
 def test_dropout_acts_in_training_only(case):
-    model, attach = case
-    network = attach(network_dropout=0.5)
+    model, attach, kind = case
+    if kind.dropout is None:
+        with pytest.raises(UserError, match="network_dropout"):
+            attach(network_dropout=0.5)
+        return
+    network = attach(**kind.dropout)
     assert not torch.equal(model.predict(), model.predict())
     network.train(False)
     assert torch.equal(model.predict(), model.predict())
 
 
 def test_merged_weights_act_as_the_network(case):
-    model, attach = case
+    model, attach, _ = case
     frozen = model.predict(), model.encode("te1")
     network = attach()
     network.train(False)
@@ -136,7 +139,7 @@ def test_merged_weights_act_as_the_network(case):
 
 
 def test_multiplier_zero_is_frozen(case):
-    model, attach = case
+    model, attach, _ = case
     before = model.predict()
     network = attach()
     network.set_multiplier(0.0)
@@ -144,7 +147,7 @@ def test_multiplier_zero_is_frozen(case):
 
 
 def test_saved_tensors_load_into_another_network(case):
-    model, attach = case
+    model, attach, _ = case
     network = attach()
     acting, saved = model.predict(), network.state_dict_to_save()
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
@@ -158,7 +161,11 @@ def test_saved_tensors_load_into_another_network(case):
 
 
 def test_norms_are_limited(case):
-    _, attach = case
+    _, attach, kind = case
+    if not find_plugin(kind.module).scalable:
+        with pytest.raises(UserError, match="scale_weight_norms"):
+            check_network(NetworkConfig(network_module=kind.module, scale_weight_norms=1.0))
+        return
     network = attach()
     before = torch.stack([network.delta(key).norm() for key in network.sites])
     maximum = before.median().item() * 1.001  # not itself one of the norms
@@ -171,7 +178,7 @@ def test_norms_are_limited(case):
 
 
 def test_initial_weights_depend_on_the_seed_alone(case):
-    _, attach = case
+    _, attach, kind = case
     first = attach(disturbed=False)
     first.detach()
     torch.manual_seed(1234)
@@ -180,4 +187,4 @@ def test_initial_weights_depend_on_the_seed_alone(case):
     third = attach(disturbed=False, seed=4)
     a, b, c = (network.state_dict_to_save() for network in (first, second, third))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert any(not torch.equal(a[name], c[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a) == kind.random_start
