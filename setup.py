@@ -28,6 +28,7 @@ NEEDED = [
     "pillow>=11",
     "tqdm>=4.66",
     "psutil>=5.9",
+    "peft>=0.21",  # the tuners of networks.peft.*
     "instant-clip-tokenizer>=0.1.1",  # CLIP's vocabulary, for single-file models without network
 ]
 EXTRAS = {
@@ -41,7 +42,6 @@ EXTRAS = {
         "ruff>=0.12",
         "mypy>=1.15",
         "import-linter>=2.3",
-        "peft>=0.17",
     ],
 }
 
@@ -57,7 +57,11 @@ setup(
         *find_packages(include=["library", "library.*", "networks", "networks.*"]),
         "presets",
     ],
-    package_data={"presets": ["*.toml", "*/*.toml", "*/*.txt"], "library.models.attention": ["kernel.c"]},
+    package_data={
+        "presets": ["*.toml", "*/*.toml", "*/*.txt"],
+        "library.config": ["sd_scripts.toml"],
+        "library.models.attention": ["kernel.c"],
+    },
     install_requires=NEEDED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["dojo = library.cli.main:main"]},

@@ -127,11 +127,7 @@ class Reference:
     def __init__(self, workload: Workload) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from diffusers.training_utils import cast_training_params
-
-        try:
-            from peft import LoraConfig
-        except ModuleNotFoundError as error:
-            raise SystemExit("the reference needs peft: pip install -r requirements-dev.txt") from error
+        from peft import LoraConfig
 
         from library.core.runtime import available_cores
 

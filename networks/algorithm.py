@@ -95,13 +95,21 @@ class Algorithm(Protocol):
     """
 
     Options: type[Any]
-    """Frozen dataclass, with defaults, of what may stand in network_args besides `SizeOptions` and `RateOptions`."""
+    """Frozen dataclass, with defaults, of what may stand in network_args besides `SizeOptions`, `RateOptions` and
+    `PatternOptions`."""
     faster: frozenset[str]
     """Names of the adapters' parameters that LoRA+ trains faster."""
     draws_random: bool
     """Whether the adapters draw random numbers while they train, for dropout say. A kind that does not say is taken to."""
+    capturable: bool
+    """Whether the adapters compute on the device alone, without a Python decision that depends on the step or on values, so
+    that a CUDA graph can replay them. A kind that does not say is taken to."""
+    alpha_scales: bool
+    """Whether alpha / rank scales the change of a weight. A kind that does not say is taken to."""
     scalable: bool
     """Whether the adapters are `ScalableAdapter`s. A kind that does not say is taken to make such."""
+    applied_as: type[Algorithm]
+    """The kind that puts finished files onto a model, where that is another, simpler one. May be left out."""
 
     def acts_on(self, site: Site) -> bool:
         """Whether the options want an adapter here. Not asked where a file says which sites it holds."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from library.config.catalog import by_any_name, declarations
+from library.config.options import parse_options
+from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.file import read_lora
 from library.lora_files.keys import Site, sites
+from library.lora_files.reading import read_for_model
 from networks.algorithm import Algorithm, Size, TellsShapes
 from networks.inject import AdapterNetwork, tensors_by_site
-from networks.rates import RateOptions
+from networks.rates import InnerRates
 from networks.sizes import SizeOf
 
 DAMAGED = "The file is damaged, or not a LoRA in the layout of sd-scripts."
@@ -31,14 +35,13 @@ def apply_lora(path: Path, hosts: Mapping[str, nn.Module], family: str, multipli
     Raises:
         UserError: the file cannot be read, or is not for these hosts.
     """
-    tensors, metadata = read_lora(path)
+    tensors, metadata = read_for_model(path, family)
     algorithm = recognise(tensors, metadata, path)
     network = AdapterNetwork(
         algorithm,
-        find_sites=lambda hosts: sites(hosts, family, conv=True),
+        find_sites=lambda hosts: sites(hosts, family, conv=True, ends=True),
         size_of=fitting_sizes(algorithm, sizes_in_file(algorithm, tensors), tensors),
-        rate_options=RateOptions(),
-        block_weights=None,
+        inner_rates=InnerRates(),
         seed=0,
         described={},
     )
@@ -75,8 +78,10 @@ def recognise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: 
     order = [metadata.get("ss_network_module"), "networks.lora"]
     for name in sorted(NETWORKS.names(), key=lambda name: order.index(name) if name in order else len(order)):
         plugin = NETWORKS.get(name)
-        if hasattr(plugin, "size_in_file"):
-            algorithm: Algorithm = plugin(plugin.Options())
+        plugin = getattr(plugin, "applied_as", plugin)
+        if hasattr(plugin, "Options"):
+            trained_with = metadata if metadata.get("ss_network_module") == name else {}
+            algorithm: Algorithm = plugin(_options(plugin.Options, trained_with, path))
             try:
                 if sizes_in_file(algorithm, tensors):
                     return algorithm
@@ -86,6 +91,17 @@ def recognise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: 
         f"{path.as_posix()} is not a LoRA in the layout of sd-scripts (`lora_unet_....lora_down.weight`); "
         f"it begins with {', '.join(sorted(tensors)[:3])}."
     )
+
+
+def _options(options_type: type, metadata: Mapping[str, str], path: Path) -> Any:
+    """The options that a file says it was trained with, as far as they are the algorithm's own; defaults for the others."""
+    try:
+        given = parse_json(metadata.get("ss_network_args", "{}"))
+    except DocumentError as error:
+        raise UserError(f"{path.as_posix()}: ss_network_args in its metadata is no JSON: {error}. {DAMAGED}") from error
+    own = by_any_name(declarations(options_type))
+    known = {name: value for name, value in given.items() if name in own} if isinstance(given, dict) else {}
+    return parse_options(options_type, known, f"{path.as_posix()}: ss_network_args")
 
 
 def sizes_in_file(algorithm: Algorithm, tensors: Mapping[str, Tensor]) -> dict[str, Size]:

@@ -13,20 +13,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from library.config.schema.layers import LayerRule
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
-from library.lora_files.keys import Site, sites
+from library.lora_files.keys import sites
 from library.lora_files.layouts import KEY_LAYOUTS
+from library.lora_files.reading import read_for_model
 from networks.algorithm import Algorithm, Size
 from networks.apply import fitting_sizes, naming, sizes_in_file
 from networks.base import Network
 from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork
+from networks.layers import layer_changes
 from networks.options import parse_together
-from networks.rates import RateOptions, block_weights
-from networks.sizes import SizeOf, SizeOptions, sizes_from_options
+from networks.patterns import PatternOptions, pattern_changes
+from networks.rates import InnerRates, RateOptions, block_weights
+from networks.sizes import SizeOf, SizeOptions, sizes_from_options, warn_of_conv_alpha
+
+SHARED = (SizeOptions, RateOptions, PatternOptions)
+"""Options of every network of our own, beside those of its kind."""
 
 
 def check_network(config: NetworkConfig) -> None:
@@ -36,10 +43,12 @@ def check_network(config: NetworkConfig) -> None:
         UserError: what `build_network` would complain of without regard to the model.
     """
     plugin = find_plugin(config.network_module)
-    if not is_foreign(plugin):
-        *_, options = parse_together((SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args")
+    if is_foreign(plugin):
+        _check_foreign(config)
+    else:
+        sizes, *_, options = parse_together((*SHARED, plugin.Options), config.network_args, "network_args")
         plugin(options, config.network_dropout or 0.0)
-        _check_norms(plugin, config)
+        _check_scaling(plugin, config, sizes)
     _check_choices(config)
     for file in [*config.base_weights, *([config.network_weights] if config.network_weights else [])]:
         read_lora(Path(file))
@@ -60,13 +69,16 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
     """
     plugin = find_plugin(config.network_module)
     _check_choices(config)
-    weights = read_lora(Path(config.network_weights))[0] if config.network_weights else None
+    weights = None
+    if config.network_weights:
+        weights, _ = read_for_model(Path(config.network_weights), family, keep_strangers=is_foreign(plugin))
     dims_from = weights if config.dim_from_weights else None
     network: Network
     if is_foreign(plugin):
+        _check_foreign(config)
         network = ForeignNetwork(plugin, config, family, seed, described(config), dims_from)
     else:
-        network = adapter_network(plugin, config, family, seed, dims_from)
+        network = adapter_network(plugin, config, trained_hosts(config, hosts), family, seed, dims_from)
     with naming(Path(config.network_weights), family) if config.network_weights and dims_from else nullcontext():
         network.attach(trained_hosts(config, hosts))
     if weights is not None:
@@ -102,41 +114,49 @@ def trained_hosts(config: NetworkConfig, hosts: Mapping[str, nn.Module]) -> dict
 
 
 def adapter_network(
-    plugin: Any, config: NetworkConfig, family: str, seed: int, dims_from: Mapping[str, Tensor] | None
+    plugin: Any,
+    config: NetworkConfig,
+    hosts: Mapping[str, nn.Module],
+    family: str,
+    seed: int,
+    dims_from: Mapping[str, Tensor] | None,
 ) -> AdapterNetwork:
-    """A network of our own kind, not yet attached. `dims_from`: a LoRA file whose ranks and alphas to take."""
+    """A network of our own kind for these hosts, not yet attached. `dims_from`: a LoRA file whose ranks and alphas to take."""
     blocks = KEY_LAYOUTS.get(family).blocks
-    size_options, rate_options, own_options = parse_together(
-        (SizeOptions, RateOptions, plugin.Options), config.network_args, "network_args"
+    size_options, rate_options, pattern_options, own_options = parse_together(
+        (*SHARED, plugin.Options), config.network_args, "network_args"
     )
     algorithm: Algorithm = plugin(own_options, config.network_dropout or 0.0)
-    weights = block_weights(rate_options, blocks)
+    everything = sites(hosts, family, conv=True, ends=dims_from is not None)
+    conv = size_options.conv or dims_from is not None
+    usual = {site.key: site for site in (everything if conv else sites(hosts, family, conv=False))}
+    by_pattern = pattern_changes(pattern_options, usual.values(), config.network_alpha)
+    rules = [LayerRule(**table) for table in config.network_layers]
+    changes = layer_changes(rules, by_pattern, everything, usual.keys(), blocks)
+    scope = usual.keys() | {key for key, change in changes.items() if change.dim is not None}
+    layer_rates = {key: change.rate for key, change in changes.items() if change.rate is not None}
+    inner_rates = InnerRates(rate_options, block_weights(rate_options, blocks), layer_rates)
     if dims_from is not None:
         sizes = sizes_in_file(algorithm, dims_from)
-        size_of, conv = fitting_sizes(algorithm, sizes, dims_from), True
+        size_of = fitting_sizes(algorithm, sizes, dims_from)
         config = replace(config, **most_common(sizes))
     else:
-        of_options = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks)
-        size_of = chosen(algorithm, of_options, weights)
-        conv = size_options.conv
+        warn_of_conv_alpha(size_options, acts_on_conv=conv or len(scope) > len(usual))
+        of_options = sizes_from_options(config.network_dim, config.network_alpha, size_options, blocks, changes)
+        size_of = chosen(algorithm, of_options, inner_rates)
     return AdapterNetwork(
         algorithm,
-        find_sites=lambda hosts: sites(hosts, family, conv),
+        find_sites=lambda hosts: [site for site in sites(hosts, family, conv=True, ends=True) if site.key in scope],
         size_of=size_of,
-        rate_options=rate_options,
-        block_weights=weights,
+        inner_rates=inner_rates,
         seed=seed,
         described=described(config),
     )
 
 
-def chosen(algorithm: Algorithm, size_of: SizeOf, block_weights: list[float] | None) -> SizeOf:
-    """Sizes without the sites that the algorithm leaves out and the blocks whose learning rate is 0."""
-
-    def trains(site: Site) -> bool:
-        return block_weights is None or site.block is None or block_weights[site.block] > 0
-
-    return lambda site: size_of(site) if trains(site) and algorithm.acts_on(site) else None
+def chosen(algorithm: Algorithm, size_of: SizeOf, inner_rates: InnerRates) -> SizeOf:
+    """Sizes without the sites that the algorithm leaves out and those whose learning rate is 0."""
+    return lambda site: size_of(site) if inner_rates.trains(site) and algorithm.acts_on(site) else None
 
 
 def most_common(sizes: Mapping[str, Size]) -> dict[str, Any]:
@@ -155,6 +175,8 @@ def described(config: NetworkConfig) -> dict[str, str]:
     }
     if config.network_args:
         metadata["ss_network_args"] = json.dumps(config.network_args)
+    if config.network_layers:
+        metadata["ss_network_layers"] = json.dumps(config.network_layers)
     return metadata
 
 
@@ -165,7 +187,21 @@ def _check_choices(config: NetworkConfig) -> None:
         raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
 
 
-def _check_norms(plugin: Any, config: NetworkConfig) -> None:
+def _check_foreign(config: NetworkConfig) -> None:
+    if config.network_layers:
+        raise UserError(
+            f"network_layers is for the networks of this project, and {config.network_module} is none: it decides itself on "
+            "which layers it acts. Use its own options; for LyCORIS a preset file with module_algo_map and name_algo_map, "
+            'named by network_args = {preset = "my_preset.toml"}.'
+        )
+
+
+def _check_scaling(plugin: Any, config: NetworkConfig, sizes: SizeOptions) -> None:
+    if sizes.rs_lora and not getattr(plugin, "alpha_scales", True):
+        raise UserError(
+            f"network_args: rs_lora has no meaning for {config.network_module}, whose change is not scaled by alpha / rank: "
+            "leave it out."
+        )
     if config.scale_weight_norms is not None and not getattr(plugin, "scalable", True):
         raise UserError(
             f"scale_weight_norms has no meaning for {config.network_module}, whose change of a weight cannot be scaled: "

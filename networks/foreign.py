@@ -100,7 +100,7 @@ class ForeignNetwork:
         self._network.prepare_grad_etc(self._encoders, self._unet)
 
     def _create(self) -> Any:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), renamed_class(self._unet, "TimestepEmbedding", "TimeEmbedding"):
             torch.manual_seed(derived_seed(self._seed, "network"))
             try:
                 return self._call_create()
@@ -277,6 +277,23 @@ class ForeignNetwork:
             file = Path(folder) / "network.safetensors"
             save_lora(file, renamed(tensors, back), {})
             yield file
+
+
+@contextmanager
+def renamed_class(root: nn.Module, name: str, other: str) -> Iterator[None]:
+    """Within the block the modules of the class `name` are of a class `other` that differs in nothing else.
+
+    Networks choose modules by the names of their classes. LyCORIS (4.1.3) finds diffusers' TimestepEmbedding by that and its
+    layers by their own names, and stops for having them twice; sd-scripts' SDXL model has no such class.
+    """
+    found = [(module, type(module)) for module in root.modules() if type(module).__name__ == name]
+    for module, own in found:
+        module.__class__ = type(other, (own,), {})
+    try:
+        yield
+    finally:
+        for module, own in found:
+            module.__class__ = own
 
 
 def foreign_names(hosts: Mapping[str, nn.Module], family: str) -> dict[str, str]:

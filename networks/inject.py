@@ -19,46 +19,41 @@ from library.lora_files.alphas import with_one_alpha
 from library.lora_files.keys import Site
 from networks.algorithm import Adapter, Algorithm, Base, Moment, ScalableAdapter
 from networks.base import ParameterGroup, Rates
-from networks.rates import PlacedParameter, RateOptions, parameter_groups
+from networks.rates import InnerRates, PlacedParameter, parameter_groups
 from networks.sizes import SizeOf
 
 
 class AdapterNetwork(nn.Module):
     """An algorithm at work on a set of sites; implements `networks.base.Network`.
 
-    Its adapters compute on the device alone, so that a pass can be captured.
-
     Args:
         algorithm: builds the adapters.
         find_sites: the sites of given hosts.
         size_of: rank and alpha of each; sites without are left alone.
-        rate_options, block_weights: learning rates inside the network.
+        inner_rates: learning rates inside the network.
         seed: of the initial weights, which depend on nothing else but the sites' keys.
         described: what `metadata()` returns.
     """
-
-    capturable = True
 
     def __init__(
         self,
         algorithm: Algorithm,
         find_sites: Callable[[Mapping[str, nn.Module]], list[Site]],
         size_of: SizeOf,
-        rate_options: RateOptions,
-        block_weights: list[float] | None,
+        inner_rates: InnerRates,
         seed: int,
         described: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
+        self.capturable: bool = getattr(algorithm, "capturable", True)
         self.draws_random: bool = getattr(algorithm, "draws_random", True)
         self.sites: dict[str, Site] = {}
         self.adapters = nn.ModuleDict()
         self.moment = Moment()
         self._find_sites = find_sites
         self._size_of = size_of
-        self._rate_options = rate_options
-        self._block_weights = block_weights
+        self._inner_rates = inner_rates
         self._seed = seed
         self._described = dict(described)
 
@@ -103,13 +98,13 @@ class AdapterNetwork(nn.Module):
         """Nothing changes with the epoch."""
 
     def parameter_groups(self, rates: Rates) -> list[ParameterGroup]:
-        """By host, block and LoRA+. What has no rate is frozen."""
+        """By host, block, layers and LoRA+. What has no rate is frozen."""
         placed = [
             PlacedParameter(parameter, self.sites[key], name in self.algorithm.faster)
             for key, adapter in self.adapters.items()
             for name, parameter in adapter.named_parameters()
         ]
-        groups = parameter_groups(placed, rates, self._rate_options, self._block_weights)
+        groups = parameter_groups(placed, rates, self._inner_rates)
         trained = {id(parameter) for group in groups for parameter in group.parameters}
         for item in placed:
             item.parameter.requires_grad_(id(item.parameter) in trained)

@@ -6,19 +6,37 @@ In convolutions A is a convolution of the host's kernel to `rank` channels and B
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from library.config.schema.fields import option
+from library.config.values import convert
 from library.core.registry import NETWORKS
 from library.lora_files.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.low_rank import low_rank_linear, low_rank_pointwise
+from networks.side_path import (
+    LowRankFiles,
+    SidePath,
+    alpha_in_file,
+    matrix_shapes,
+    product,
+    product_norm,
+    rescaling,
+)
 from networks.tensors import copy_into
+
+
+def refuse_dora(value: Any) -> bool:
+    """LyCORIS' and PEFT's switch, off."""
+    if convert(value, bool):
+        raise ValueError('false; DoRA is a network of its own here: network_module = "networks.dora"')
+    return False
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,8 @@ class LoRAOptions:
     """Probability of leaving out one of the ranks, drawn for each sample."""
     module_dropout: float | None = option(None, minimum=0, maximum=1)
     """Probability of leaving out a module's whole LoRA, drawn for each call."""
+    dora_wd: bool = option(False, parse=refuse_dora, aliases=("use_dora",))
+    """LyCORIS' word for DoRA, which is a network of its own: networks.dora."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +66,21 @@ class Dropouts:
 
 
 @NETWORKS.register("networks.lora")
-class LoRA:
+class LoRA(LowRankFiles):
     """The LoRA of sd-scripts: its targets, options, names and tensors."""
 
     Options = LoRAOptions
     faster = frozenset({"up"})
+    capturable = True
     scalable = True
 
     def __init__(self, options: LoRAOptions, network_dropout: float = 0.0) -> None:
         self.dropouts = Dropouts(network_dropout, options.rank_dropout or 0.0, options.module_dropout or 0.0)
         self.draws_random = self.dropouts.any
 
-    def acts_on(self, site: Site) -> bool:
-        """Every site."""
-        return True
-
     def adapter(self, site: Site, size: Size, generator: torch.Generator) -> LoRAAdapter:
         """Down drawn uniformly from ±1/sqrt(fan in), up zero."""
         return LoRAAdapter(site.module, size, self.dropouts, generator)
-
-    def size_in_file(self, tensors: Mapping[str, Tensor]) -> Size | None:
-        """A file without alpha means alpha = rank, so scale 1."""
-        if "lora_down.weight" not in tensors:
-            return None
-        rank = tensors["lora_down.weight"].shape[0]
-        return Size(rank, alpha_in_file(tensors, rank))
-
-    def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
-        """Of both matrices."""
-        return dict(zip(("lora_down.weight", "lora_up.weight"), matrix_shapes(site.module, size.rank), strict=True))
 
 
 class LoRAAdapter(nn.Module):
@@ -93,30 +99,20 @@ class LoRAAdapter(nn.Module):
         device = host.weight.device
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(torch.zeros(up_shape, device=device))
-        self.fused = fused_product(host)
+        self.path = SidePath(host)
 
     def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
         """The host's output plus the side path's."""
-        scale = self.size.scale * moment.multiplier
-        dropping = self.training and self.dropouts.any
-        if base.plain and not dropping and self.fused is not None:
-            return self.fused(x, base.module.weight, base.module.bias, self.down, self.up, scale)
-        inner = project_down(x, self.down.to(x.dtype), base.module)
-        if dropping:
-            inner = drop(inner, self.dropouts)
-        y, change = base(x), project_up(inner, (self.up * scale).to(x.dtype))
-        return y.add_(change) if base.plain else y + change
+        dropping = partial(drop, dropouts=self.dropouts) if self.training and self.dropouts.any else None
+        return self.path(x, base, self.down, self.up, self.size.scale * moment.multiplier, dropping)
 
     def delta(self) -> Tensor:
         """scale · B A in the shape of the host's weight."""
-        product = self.up.flatten(1) @ self.down.flatten(1)
-        return product.view(self.up.shape[0], *self.down.shape[1:]) * self.size.scale
+        return product(self.down, self.up) * self.size.scale
 
     def norm(self) -> Tensor:
-        """|scale B A|, from the rank-sized products: |B A|² = <BᵀB, A Aᵀ>."""
-        up_OR, down_RI = self.up.flatten(1), self.down.flatten(1)
-        squared = ((up_OR.t() @ up_OR) * (down_RI @ down_RI.t())).sum()
-        return squared.clamp(min=0).sqrt() * self.size.scale
+        """|scale · B A|, without the product."""
+        return product_norm(self.down, self.up) * self.size.scale
 
     def tensors(self) -> dict[str, Tensor]:
         """Names and shapes of sd-scripts."""
@@ -124,58 +120,17 @@ class LoRAAdapter(nn.Module):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the matrices; where the file's alpha is another, up is rescaled so that the change of the weight is the file's."""
-        rank = self.size.rank
-        alpha = alpha_in_file(tensors, rank)
+        factor = rescaling(alpha_in_file(tensors, self.size.rank), self.size.alpha)
         copy_into({"lora_down.weight": self.down, "lora_up.weight": self.up}, tensors, optional=("alpha",))
-        if alpha != self.size.alpha:
+        if factor != 1:
             with torch.no_grad():
-                self.up.mul_(alpha / self.size.alpha)
+                self.up.mul_(factor)
 
     def scale_delta(self, factor: Tensor) -> None:
         """Both matrices times sqrt(factor)."""
         with torch.no_grad():
             self.down.mul_(factor.sqrt())
             self.up.mul_(factor.sqrt())
-
-
-def alpha_in_file(tensors: Mapping[str, Tensor], rank: int) -> float:
-    """Alpha of a site; the rank where the file has none.
-
-    Raises:
-        ValueError: it is not one finite number.
-    """
-    if "alpha" not in tensors:
-        return float(rank)
-    if tensors["alpha"].numel() != 1 or not tensors["alpha"].isfinite().all() or tensors["alpha"].is_complex():
-        raise ValueError("alpha is not one finite number")
-    return float(tensors["alpha"])
-
-
-def matrix_shapes(host: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of down and up."""
-    if isinstance(host, nn.Linear):
-        return (rank, host.in_features), (host.out_features, rank)
-    return (rank, host.in_channels // host.groups, *host.kernel_size), (host.out_channels, rank, 1, 1)
-
-
-def fused_product(host: nn.Linear | nn.Conv2d) -> Callable[..., Tensor] | None:
-    """The host and its side path as one step of autograd; None where there is no such step."""
-    if isinstance(host, nn.Linear):
-        return low_rank_linear
-    pointwise = host.kernel_size == host.stride == host.dilation == (1, 1) and host.groups == 1
-    return low_rank_pointwise if pointwise and host.padding == (0, 0) else None
-
-
-def project_down(x: Tensor, down: Tensor, host: nn.Linear | nn.Conv2d) -> Tensor:
-    """x through A; a convolution with the host's stride, padding and dilation."""
-    if isinstance(host, nn.Linear):
-        return F.linear(x, down)
-    return F.conv2d(x, down, None, host.stride, host.padding, host.dilation)
-
-
-def project_up(inner: Tensor, up: Tensor) -> Tensor:
-    """The rank-sized values through B."""
-    return F.linear(inner, up) if up.dim() == 2 else F.conv2d(inner, up)
 
 
 def drop(inner: Tensor, dropouts: Dropouts) -> Tensor:

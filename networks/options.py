@@ -33,13 +33,16 @@ def joined(groups: Sequence[type]) -> type:
     return make_dataclass("Options", declared, frozen=True)
 
 
-def refuse_dropout(network_module: str, network_dropout: float) -> None:
-    """For networks without values between two matrices, which is what `network_dropout` drops.
+def refuse_dropout(
+    network_module: str, network_dropout: float, because: str = "has no values between two matrices"
+) -> None:
+    """For networks without values between two matrices, which is what `network_dropout` drops, or with better use for them.
+
+    Args:
+        because: completes "which ...".
 
     Raises:
         UserError: it is set.
     """
     if network_dropout:
-        raise UserError(
-            f"network_dropout has no meaning for {network_module}, which has no values between two matrices: leave it out."
-        )
+        raise UserError(f"network_dropout has no meaning for {network_module}, which {because}: leave it out.")

@@ -1,11 +1,11 @@
-"""Learning rates inside a network: by block of the UNet, and LoRA+ (Hayou et al. 2024)."""
+"""Learning rates inside a network: by block of the UNet, by layer, and LoRA+ (Hayou et al. 2024)."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -15,6 +15,7 @@ from library.core.errors import did_you_mean
 from library.lora_files.keys import Site
 from library.lora_files.layouts import BlockCounts
 from networks.base import ParameterGroup, Rates
+from networks.layers import LayerRate
 
 log = logging.getLogger("dojo")
 
@@ -105,6 +106,22 @@ def shape_weights(shape: str, count: int) -> list[float]:
     return [0.0] * count
 
 
+@dataclass(frozen=True)
+class InnerRates:
+    """What becomes of the hosts' learning rates inside a network."""
+
+    options: RateOptions = RateOptions()
+    block_weights: Sequence[float] | None = None
+    """As `block_weights` gives them."""
+    layers: Mapping[str, LayerRate] = field(default_factory=dict)
+    """Of layers that have a rate of their own, by their keys."""
+
+    def trains(self, site: Site) -> bool:
+        """Whether neither the site's block nor the site itself has the rate 0."""
+        block_stands = self.block_weights is not None and site.block is not None and self.block_weights[site.block] <= 0
+        return not block_stands and not (site.key in self.layers and self.layers[site.key].zero)
+
+
 @dataclass(frozen=True, eq=False)
 class PlacedParameter:
     """A trained parameter and what decides its learning rate."""
@@ -115,10 +132,9 @@ class PlacedParameter:
     """LoRA+ speeds it up."""
 
 
-def parameter_groups(
-    placed: Iterable[PlacedParameter], rates: Rates, options: RateOptions, weights: Sequence[float] | None
-) -> list[ParameterGroup]:
-    """Parameters by host, block (where blocks have rates of their own) and LoRA+, in the order of first appearance."""
+def parameter_groups(placed: Iterable[PlacedParameter], rates: Rates, inner: InnerRates) -> list[ParameterGroup]:
+    """Parameters by host, by block and layers where these have rates of their own, and by LoRA+, in the order of first
+    appearance."""
     placed = list(placed)
     encoders = {item.site.host for item in placed if item.site.host != "unet"}
     groups: dict[str, ParameterGroup] = {}
@@ -126,9 +142,12 @@ def parameter_groups(
         host, block = item.site.host, item.site.block
         lr = rates.by_host.get(host, 0.0)
         name = "unet" if host == "unet" else "textencoder" + (host[2:] if len(encoders) > 1 else "")
-        if weights is not None and block is not None:
-            name, lr = f"{name}_block{block}", lr * weights[block]
-        ratio = options.plus_ratio(host)
+        layer = inner.layers.get(item.site.key)
+        lr = lr if layer is None else layer.of(lr)
+        if inner.block_weights is not None and block is not None:
+            name, lr = f"{name}_block{block}", lr * inner.block_weights[block]
+        name = name if layer is None else f"{name} {layer.name}"
+        ratio = inner.options.plus_ratio(host)
         if ratio is not None and item.faster:
             name, lr = f"{name} plus", lr * ratio
         if lr > 0:

@@ -1,9 +1,9 @@
-"""Rank and alpha of every site: `network_dim`, `conv_dim`, and values by block of the UNet."""
+"""Rank and alpha of every site: `network_dim`, `conv_dim`, values by block of the UNet, and changes of single layers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from library.core.errors import UserError
 from library.lora_files.keys import Site
 from library.lora_files.layouts import BlockCounts
 from networks.algorithm import Size
+from networks.layers import Change
 
 log = logging.getLogger("dojo")
 
@@ -32,6 +33,9 @@ class SizeOptions:
     """Rank in 3x3 convolutions by block of the UNet, as many values."""
     conv_block_alphas: list[float] | None = option(None, minimum=0)
     """Alpha in 3x3 convolutions by block of the UNet, as many values."""
+    rs_lora: bool = option(False, aliases=("use_rslora",))
+    """Rank-stabilised scaling (Kalajdzievski 2023): alpha / sqrt(rank) instead of alpha / rank, so that a high rank learns as
+    quickly as a low one. Files hold alpha · sqrt(rank), with which every program comes to the same scale."""
 
     @property
     def conv(self) -> bool:
@@ -43,8 +47,17 @@ SizeOf = Callable[[Site], Size | None]
 """The size of a site's adapter, None where there is none."""
 
 
-def sizes_from_options(network_dim: int, network_alpha: float, options: SizeOptions, blocks: BlockCounts) -> SizeOf:
+def sizes_from_options(
+    network_dim: int,
+    network_alpha: float,
+    options: SizeOptions,
+    blocks: BlockCounts,
+    changes: Mapping[str, Change],
+) -> SizeOf:
     """Sizes by sd-scripts' rules: 3x3 convolutions from the conv options, all else from network_dim and the blocks.
+
+    Args:
+        changes: of single layers, by their keys, laid over that.
 
     Raises:
         UserError: lists by block of the wrong length.
@@ -60,9 +73,18 @@ def sizes_from_options(network_dim: int, network_alpha: float, options: SizeOpti
         else:
             rank = _at(options.block_dims, site.block, network_dim)
             alpha = _at(options.block_alphas, site.block, network_alpha)
-        return Size(rank, alpha or rank) if rank else None
+        change = changes.get(site.key, Change())
+        rank = rank if change.dim is None else change.dim
+        alpha = alpha if change.alpha is None else change.alpha
+        return Size(rank, (alpha or rank) * (rank**0.5 if options.rs_lora else 1)) if rank else None
 
     return size_of
+
+
+def warn_of_conv_alpha(options: SizeOptions, acts_on_conv: bool) -> None:
+    """Tell of an alpha for convolutions where none gets an adapter."""
+    if not acts_on_conv and (options.conv_alpha is not None or options.conv_block_alphas is not None):
+        log.warning("network_args: the alpha for convolutions has no effect, because conv_dim is not set")
 
 
 def _at(by_block: Sequence[Any] | None, block: int | None, otherwise: Any) -> Any:
@@ -77,5 +99,3 @@ def _check(options: SizeOptions, blocks: BlockCounts) -> None:
                 f"network_args: {name} has {len(values)} values, but this model family has {blocks.total} blocks. "
                 f"Give {blocks.total} values; 0 leaves a block out."
             )
-    if not options.conv and (options.conv_alpha is not None or options.conv_block_alphas is not None):
-        log.warning("network_args: the alpha for convolutions has no effect, because conv_dim is not set")

@@ -53,7 +53,7 @@ class ModelWithLoras:
         with ExitStack() as stack:
             for network in self.networks:
                 stack.enter_context(network.enabled(with_loras))
-            return list(generate(self.model, requests, batch_size=4))
+            return list(generate(self.model, requests, self.networks, batch_size=4))
 
 
 def load_with_loras(arguments: argparse.Namespace) -> ModelWithLoras:

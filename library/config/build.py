@@ -11,7 +11,7 @@ from library.config.interpolation import escaped, interpolated
 from library.config.places import placed
 from library.config.schema import Config
 from library.config.settings import Setting
-from library.config.spellings import IMPLIED
+from library.config.spellings import IMPLIED, NEEDLESS_NETWORK_ARGS
 from library.config.values import shown
 
 
@@ -28,7 +28,16 @@ def typed_values(chosen: Mapping[str, Setting], findings: Findings) -> dict[str,
         except ValueError as error:
             written = f"{key} = {shown(chosen[key].value)}"
             findings.mistakes.append(f"{chosen[key].source}: {written}: expected {error}.")
+    if "network_args" in values and str(values.get("network_module", "networks.")).startswith("networks."):
+        values["network_args"] = _without_needless(values["network_args"], chosen["network_args"].source, findings)
     return values
+
+
+def _without_needless(arguments: Mapping[str, Any], source: str, findings: Findings) -> dict[str, Any]:
+    """Options of one of our networks, without those of sd-scripts' that change nothing."""
+    for name in arguments.keys() & NEEDLESS_NETWORK_ARGS.keys():
+        findings.warnings.append(f"{source}: network_args: '{name}' has no effect: {NEEDLESS_NETWORK_ARGS[name]}.")
+    return {name: value for name, value in arguments.items() if name not in NEEDLESS_NETWORK_ARGS}
 
 
 def implied_values(values: Mapping[str, Any]) -> dict[str, str]:

@@ -68,6 +68,9 @@ def files(situation: Situation) -> Iterator[Conflict]:
         for name in names:
             if name and not Path(name).is_file():
                 yield Conflict((key,), f'{key} = "{name}": no such file (looked for it at {Path(name).resolve()}).')
+    thumbnail = config.saving.metadata_thumbnail
+    if thumbnail and not thumbnail.startswith("data:") and not Path(thumbnail).expanduser().is_file():
+        yield Conflict(("metadata_thumbnail",), f'metadata_thumbnail = "{thumbnail}": no such file.')
     prompts = config.sampling.sample_prompts
     if prompts and not prompts.lower().endswith(PROMPT_FILES):
         yield Conflict(("sample_prompts",), f'sample_prompts = "{prompts}": expected a .txt, .toml or .json file.')

@@ -50,12 +50,13 @@ def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
 
 
 def noise_kinds(situation: Situation) -> Iterator[Conflict]:
-    """Two kinds of coloured noise at once, and a scale for an offset that is not set."""
+    """Two kinds of coloured noise at once, as sd-scripts allows, and a scale for an offset that is not set."""
     noise = situation.config.noise
     if noise.noise_offset is not None and noise.multires_noise_iterations is not None:
         yield Conflict(
             ("noise_offset", "multires_noise_iterations"),
-            "noise_offset and multires_noise_iterations exclude each other: keep one.",
+            "noise_offset and multires_noise_iterations both colour the noise, one upon the other: one of them is usual.",
+            fatal=False,
         )
     if noise.adaptive_noise_scale is not None and noise.noise_offset is None:
         yield Conflict(

@@ -67,20 +67,31 @@ def resolve_datasets(config: Config) -> tuple[list[Dataset], list[str]]:
     return datasets, findings.notices
 
 
-def find_datasets(config: Config, findings: Findings, source: str = "the configuration") -> list[Dataset]:
+def find_datasets(
+    config: Config, findings: Findings, source: str = "the configuration", elsewhere: bool = False
+) -> list[Dataset]:
     """As `resolve_datasets`, with everything to be told gathered in `findings`.
 
     Args:
         source: the file that holds inline tables, for messages.
+        elsewhere: the data may be on another machine: what is not here is no mistake, and is left out.
     """
     general: Any = config.data.general
     datasets: Any = config.data.datasets
+    if elsewhere and not datasets and not _is_here(config):
+        return []
     if config.data.dataset_config:
         source = config.data.dataset_config
         general, datasets = read_dataset_file(source, findings)
     if config.data.dataset_config or datasets:
-        return [_from_table(table, config, findings) for table in read_tables(general, datasets, source, findings)]
+        tables = read_tables(general, datasets, source, findings)
+        return [_from_table(table, config, Findings() if elsewhere else findings) for table in tables]
     return _from_folders(config, findings)
+
+
+def _is_here(config: Config) -> bool:
+    named = (config.data.dataset_config, config.data.train_data_dir, config.data.reg_data_dir, config.data.in_json)
+    return all(Path(name).exists() for name in named if name)
 
 
 def _from_table(table: Table, config: Config, findings: Findings) -> Dataset:

@@ -11,6 +11,7 @@ from library.config.catalog import Declared, by_any_name, catalog, declarations
 from library.config.findings import Findings
 from library.config.places import placed
 from library.config.schema.data import BucketConfig, CaptionConfig, ImageConfig, SubsetConfig
+from library.config.spellings import NEEDLESS
 from library.config.values import shown
 from library.core.documents import DocumentError, parse_json, parse_toml
 from library.core.errors import did_you_mean
@@ -118,6 +119,8 @@ def _check(table: Mapping[str, Any], known: Mapping[str, Declared], where: str, 
                 checked[declared.key] = declared.convert(placed(value, declared.path, from_preset=False))
             except ValueError as error:
                 findings.mistakes.append(f"{where}: {name} = {shown(value)}: expected {error}.")
+            if name in NEEDLESS and checked.get(name):
+                findings.warnings.append(f"{where}: '{name}' has no effect: {NEEDLESS[name]}.")
     return checked
 
 

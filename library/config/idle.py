@@ -73,6 +73,13 @@ def _no_text_encoder_rate(situation: Situation) -> bool:
     return situation.config.network.network_train_unet_only and any(situation.config.optimizer.text_encoder_lr or ())
 
 
+def _no_rank(situation: Situation) -> bool:
+    """Networks without matrices of a chosen rank."""
+    network = situation.config.network
+    whole = str(network.network_args.get("full_matrix")).lower() == "true"
+    return network.network_module == "networks.ia3" or (network.network_module == "networks.lokr" and whole)
+
+
 def _no_unet_rate(situation: Situation) -> bool:
     return situation.config.network.network_train_text_encoder_only and bool(situation.config.optimizer.unet_lr)
 
@@ -177,7 +184,20 @@ IDLE: tuple[Idle, ...] = (
         lambda s: all(each.train_batch_size == 1 for each in s.buckets),
         "with train_batch_size = 1: there is nothing to halve",
     ),
+    Idle(
+        ("network_layers",),
+        lambda s: (
+            s.config.network.dim_from_weights
+            and any({"dim", "alpha"} & rule.keys() for rule in s.config.network.network_layers)
+        ),
+        "in dim and alpha with dim_from_weights = true: the ranks and alphas of the file hold, only learning rates change",
+    ),
     Idle(("text_encoder_lr",), _no_text_encoder_rate, "with network_train_unet_only = true"),
+    Idle(
+        ("network_dim", "network_alpha"),
+        _no_rank,
+        "with networks.ia3 and with full_matrix of networks.lokr, which have no rank",
+    ),
     Idle(("unet_lr",), _no_unet_rate, "with network_train_text_encoder_only = true"),
     Idle(
         ("huber_c", "huber_schedule", "huber_scale"),
@@ -234,6 +254,12 @@ IDLE: tuple[Idle, ...] = (
             "metadata_description",
             "metadata_license",
             "metadata_tags",
+            "metadata_usage_hint",
+            "metadata_trigger_phrase",
+            "metadata_thumbnail",
+            "metadata_merged_from",
+            "metadata_preprocessor",
+            "metadata_is_negative_embedding",
         ),
         lambda s: s.config.saving.no_metadata,
         "with no_metadata = true",

@@ -10,7 +10,6 @@ from library.config.field_docs import field_docs
 from library.config.places import PROJECT_ROOT
 from library.config.schema import Config
 from library.config.schema.data import SubsetConfig
-from library.config.spellings import FLAGS, GUI_EXTRAS, IGNORED, ONLY_VALUE, REFUSED
 from library.config.values import shown, type_name
 
 PAGE = PROJECT_ROOT / "docs" / "configuration.md"
@@ -88,11 +87,18 @@ FOLDERS = """\
 """
 
 
+FROM_SD_SCRIPTS = """\
+## Coming from sd-scripts
+
+Configs of sd-scripts run as they are; [from-sd-scripts.md](from-sd-scripts.md) says of each of its options what becomes of it.
+"""
+
+
 def reference_page() -> str:
     """The whole page."""
     groups = [_group(name, group_type) for name, group_type in get_type_hints(Config).items()]
     tables = TABLES + "\n" + _table(declarations(SubsetConfig), field_docs(SubsetConfig))
-    return "\n".join([BEGINNING, *groups, tables, FOLDERS, _from_sd_scripts()])
+    return "\n".join([BEGINNING, *groups, tables, FOLDERS, FROM_SD_SCRIPTS])
 
 
 def _group(name: str, group_type: type) -> str:
@@ -105,7 +111,7 @@ def _table(options: Mapping[str, Declared], docs: Mapping[str, str]) -> str:
         (f"`{key}`", type_name(declared.annotation), _default(declared), docs.get(key, "") + _other_names(declared))
         for key, declared in options.items()
     )
-    return _rows(("option", "type", "default", "what it does"), rows)
+    return table_of(("option", "type", "default", "what it does"), rows)
 
 
 def _other_names(declared: Declared) -> str:
@@ -116,26 +122,8 @@ def _default(declared: Declared) -> str:
     return "unset" if declared.default is None else f"`{shown(declared.default)}`"
 
 
-def _from_sd_scripts() -> str:
-    flags = ((f"`{name} = true`", f'`{key} = "{value}"`') for name, (key, value) in FLAGS.items())
-    only = ((f"`{name}`", f'only `"{value}"` is offered') for name, value in ONLY_VALUE.items())
-    return "\n".join(
-        [
-            "## Coming from sd-scripts\n",
-            "Configs of sd-scripts run as they are. These keys stand for an option here:\n",
-            _rows(("key", "stands for"), flags),
-            "These change no result here; a warning says why:\n",
-            _rows(("key", "why it has no effect"), ((f"`{name}`", why) for name, why in IGNORED.items())),
-            "These are errors:\n",
-            _rows(("key", "what to do instead"), [*((f"`{name}`", why) for name, why in REFUSED.items()), *only]),
-            "Keys that kohya's GUI writes and no trainer reads give a warning: "
-            + ", ".join(f"`{name}`" for name in sorted(GUI_EXTRAS))
-            + ".\n",
-        ]
-    )
-
-
-def _rows(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table_of(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ("---",) * len(heads), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

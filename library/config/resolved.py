@@ -49,12 +49,21 @@ def written(sections: dict[str, dict[str, Any]]) -> str:
 
     Text, and lists and tables within a value, are handed to it ready made: it loses characters, and mixed lists.
     """
+    return _dumped({name: _table(section) for name, section in sections.items()})
+
+
+def dataset_text(tables: dict[str, Any]) -> str:
+    """The keys `general` and `datasets` as [general] and [[datasets]]."""
+    return _dumped(_table(tables))
+
+
+def _dumped(content: dict[str, Any]) -> str:
     import toml
 
     encoder = toml.TomlEncoder()
     encoder.dump_funcs[str] = _inline
     encoder.dump_funcs[_Inline] = lambda value: _inline(value.value)
-    return toml.dumps({name: _table(section) for name, section in sections.items()}, encoder=encoder)
+    return toml.dumps(content, encoder=encoder)
 
 
 @dataclass(frozen=True)

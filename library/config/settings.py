@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, time
@@ -10,7 +11,17 @@ from typing import Any
 from library.config.catalog import by_any_name, catalog, declarations
 from library.config.findings import Findings
 from library.config.schema.data import SubsetConfig
-from library.config.spellings import FLAGS, GUI_EXTRAS, IGNORED, ONLY_VALUE, REFUSED
+from library.config.spellings import (
+    EMPTY_IS_UNSET,
+    FLAGS,
+    GUI_EXTRAS,
+    NEEDLESS,
+    OF_OTHER_FAMILIES,
+    ONLY_VALUE,
+    REFUSED,
+    STRONGER_ALIASES,
+    WITHOUT_EFFECT,
+)
 from library.config.values import convert, is_unset, shown
 from library.core.errors import did_you_mean
 
@@ -30,18 +41,39 @@ class Setting:
 def choose_settings(layer: Iterable[Setting], findings: Findings) -> dict[str, Setting]:
     """Option -> setting, of one file or the command line. Settings that stand for no option are reported."""
     chosen: dict[str, Setting] = {}
+    names: dict[str, str] = {}
     for written in layer:
         setting = _canonical(written, findings)
         if setting is None:
             continue
-        other = chosen.setdefault(setting.key, setting)
+        other = chosen.get(setting.key, setting)
         if other is not setting and other.value != setting.value:
-            also = f" (as '{written.key}')" if written.key != setting.key else ""
-            findings.mistakes.append(
-                f"{written.source}: '{setting.key}' is set again{also}, to {shown(setting.value)}; "
-                f"it is {shown(other.value)} at {other.source}. Keep one."
-            )
+            stronger = _stronger(names[setting.key], written.key)
+            if stronger is None:
+                findings.mistakes.append(_set_again(written, setting, other))
+            else:
+                weaker = names[setting.key] if stronger == written.key else written.key
+                findings.warnings.append(f"{written.source}: '{weaker}' has no effect beside '{stronger}'.")
+            if stronger != written.key:
+                continue
+        chosen[setting.key], names[setting.key] = setting, written.key
     return chosen
+
+
+def _stronger(*names: str) -> str | None:
+    """Which of two names for one option, set to different values in one place, sd-scripts goes by; None where one must go."""
+    ranked = (*STRONGER_ALIASES, *(flag for flag, (key, _) in FLAGS.items() if key == "attention"))
+    known = sorted((name for name in names if name in ranked), key=ranked.index)
+    clear = len(known) == len(names) or any(name in STRONGER_ALIASES for name in known)
+    return known[0] if clear else None
+
+
+def _set_again(written: Setting, setting: Setting, other: Setting) -> str:
+    also = f" (as '{written.key}')" if written.key != setting.key else ""
+    return (
+        f"{written.source}: '{setting.key}' is set again{also}, to {shown(setting.value)}; "
+        f"it is {shown(other.value)} at {other.source}. Keep one."
+    )
 
 
 def _canonical(setting: Setting, findings: Findings) -> Setting | None:
@@ -52,7 +84,7 @@ def _canonical(setting: Setting, findings: Findings) -> Setting | None:
         findings.mistakes.append(f"{where}: {name}: dates and times are not understood; write it in quotes.")
         return None
     if declared is not None:
-        if name != declared.key and is_unset(setting.value):
+        if is_unset(setting.value) and (name != declared.key or name in EMPTY_IS_UNSET):
             return None
         return replace(setting, key=declared.key)
     if name in FLAGS:
@@ -68,6 +100,11 @@ def _from_flag(setting: Setting, findings: Findings) -> Setting | None:
         findings.mistakes.append(f"{setting.source}: {setting.key} = {shown(setting.value)}: expected {error}.")
         return None
     key, value = FLAGS[setting.key]
+    if on and value == "xformers" and importlib.util.find_spec("xformers") is None:
+        findings.warnings.append(
+            f"{setting.source}: xformers is not installed; PyTorch's own attention (sdpa) is used, which gives the same result."
+        )
+        value = "sdpa"
     return replace(setting, key=key, value=value) if on else None
 
 
@@ -75,18 +112,25 @@ def _report_foreign(setting: Setting, findings: Findings) -> None:
     name, value, where = setting.key, setting.value, setting.source
     in_use = bool(value) and str(value).lower() not in ("false", "no", "none")
     if name in GUI_EXTRAS:
-        findings.warnings.append(
-            f"{where}: '{name}' is written by kohya's GUI and read by no trainer; it has no effect."
-        )
-    elif name in IGNORED:
         if in_use:
-            findings.warnings.append(f"{where}: '{name}' has no effect: {IGNORED[name]}.")
+            findings.warnings.append(
+                f"{where}: '{name}' is written by kohya's GUI and read by no trainer; it has no effect: {GUI_EXTRAS[name]}."
+            )
+    elif name in NEEDLESS:
+        if in_use:
+            findings.warnings.append(f"{where}: '{name}' has no effect: {NEEDLESS[name]}.")
     elif name in REFUSED:
-        if in_use:
+        if in_use and str(value) != str(WITHOUT_EFFECT.get(name)):
             findings.mistakes.append(f"{where}: '{name}' is not offered: {REFUSED[name]}.")
+    elif name in OF_OTHER_FAMILIES:
+        if in_use:
+            findings.mistakes.append(
+                f"{where}: '{name}' is for other families of models: SD 1.x, SD 2.x and SDXL are trained."
+            )
     elif name in ONLY_VALUE:
-        if in_use and value != ONLY_VALUE[name]:
-            findings.mistakes.append(f"{where}: {name} = {shown(value)}: only {shown(ONLY_VALUE[name])} is offered.")
+        only, why = ONLY_VALUE[name]
+        if in_use and value != only:
+            findings.mistakes.append(f"{where}: {name} = {shown(value)}: only {shown(only)} is offered: {why}.")
     else:
         findings.unknown.append(f"{where}: {_unknown(name, value)}")
 

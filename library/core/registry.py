@@ -102,7 +102,30 @@ def _import(path: str) -> ModuleType | None:
         ) from error
 
 
-NETWORKS = Registry("network_module", {"networks.lora": "networks.lora:LoRA"}, "lora_dojo.networks")
+NETWORKS = Registry(
+    "network_module",
+    {
+        "networks.lora": "networks.lora:LoRA",
+        "networks.lora_fa": "networks.lora_fa:LoRAFA",
+        "networks.dylora": "networks.dylora:DyLoRA",
+        "networks.pissa": "networks.pissa:PiSSA",
+        "networks.t_lora": "networks.t_lora:TLoRA",
+        "networks.dora": "networks.dora:DoRA",
+        "networks.loha": "networks.loha:LoHa",
+        "networks.lokr": "networks.lokr:LoKr",
+        "networks.ia3": "networks.ia3:IA3",
+        "networks.oft": "networks.oft:OFT",
+        "networks.boft": "networks.boft:BOFT",
+        "networks.peft.hra": "networks.peft:HRA",
+        "networks.peft.hira": "networks.peft:HIRA",
+        "networks.peft.delora": "networks.peft:DELORA",
+        "networks.peft.gralora": "networks.peft:GRALORA",
+        "networks.peft.miss": "networks.peft:MISS",
+        "networks.peft.waveft": "networks.peft:WAVEFT",
+        "networks.peft.fourierft": "networks.peft:FOURIERFT",
+    },
+    "lora_dojo.networks",
+)
 
 OPTIMIZERS = Registry(
     "optimizer_type",

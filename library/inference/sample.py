@@ -28,7 +28,7 @@ ALL_PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoders")
 def generate(
     model: DiffusionModel,
     requests: Sequence[SampleRequest],
-    network: Network | None = None,
+    networks: Sequence[Network] = (),
     batch_size: int = 1,
     keep: Sequence[Part] = ALL_PARTS,
 ) -> Iterator[Image.Image]:
@@ -37,7 +37,7 @@ def generate(
     The noise of each comes from its own seed, on the CPU, so that it is the same on every device and in every batch.
 
     Args:
-        network: acts without its dropouts, and is told of the timesteps; whether it is enabled is the caller's choice.
+        networks: act without their dropouts, and are told of the timesteps; whether they are enabled is the caller's choice.
         batch_size: consecutive requests alike in size, steps and sampler are computed together.
         keep: parts that stay in memory; text encoders are dropped after all prompts are encoded, the others at the end.
 
@@ -50,9 +50,9 @@ def generate(
         if "text_encoders" in released:
             released.remove("text_encoders")
             model.release("text_encoders")
-        with _without_dropout(network):
+        with _without_dropout(networks):
             for batch in _batches(list(zip(requests, encoded)), batch_size):
-                latents_BChw = denoise(model, [request for request, _ in batch], [each for _, each in batch], network)
+                latents_BChw = denoise(model, [request for request, _ in batch], [each for _, each in batch], networks)
                 yield from map(to_image, model.decode_latents(latents_BChw))
     finally:
         for part in released:
@@ -64,7 +64,7 @@ def denoise(
     model: DiffusionModel,
     requests: Sequence[SampleRequest],
     encoded: Sequence[Conditioning],
-    network: Network | None = None,
+    networks: Sequence[Network] = (),
 ) -> Tensor:
     """Scaled latents (B, C, h, w), fp32, of requests that are alike in size, steps, sampler and use of guidance.
 
@@ -84,7 +84,7 @@ def denoise(
         input_BChw = sampler.scale_model_input(latents_BChw, t)
         input_BChw = torch.cat([input_BChw, input_BChw]) if guided else input_BChw
         t_B = t.expand(len(input_BChw))
-        if network is not None:
+        for network in networks:
             network.set_timestep(t_B)
         predicted = model.predict(input_BChw, t_B, conditioning, geometry_B6).float()
         if guided:
@@ -154,12 +154,12 @@ def _randomness(sampler: Any, generators: list[torch.Generator]) -> dict[str, An
 
 
 @contextmanager
-def _without_dropout(network: Network | None) -> Iterator[None]:
-    was_training = getattr(network, "training", False)
-    if network is not None:
+def _without_dropout(networks: Sequence[Network]) -> Iterator[None]:
+    training = [network for network in networks if getattr(network, "training", False)]
+    for network in networks:
         network.train(False)
     try:
         yield
     finally:
-        if network is not None and was_training:
+        for network in training:
             network.train(True)

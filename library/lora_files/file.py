@@ -13,7 +13,10 @@ from library.core.errors import UserError
 from library.core.files import write_atomically
 from library.core.pickles import refuse_pickle
 from library.lora_files.hashes import with_hashes
-from library.lora_files.serialize import serialize
+from library.lora_files.serialize import contents, header
+
+FINE = (".dora_scale", ".rescale")
+"""Half precision would round these numbers, which lie close to where they began, about as far as training moves them."""
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -38,10 +41,19 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_lora(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None = None
 ) -> None:
-    """Write a LoRA file with its hashes, whole or not at all, its weights as `dtype` (None: as they are)."""
-    stored = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
-    content = serialize(stored, with_hashes(stored, metadata))
-    write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
+    """Write a LoRA file with its hashes, whole or not at all, its weights as `dtype` (None: as they are).
+
+    Factors of whole rows and columns are few and stay as they are.
+    """
+    stored = {name: _stored(tensor, None if name.endswith(FINE) else dtype) for name, tensor in tensors.items()}
+    beginning = header(stored, with_hashes(stored, metadata))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(beginning)
+            file.writelines(contents(stored))
+
+    write_atomically(path, write, len(beginning) + sum(tensor.nbytes for tensor in stored.values()))
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

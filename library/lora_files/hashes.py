@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from library.lora_files.serialize import data_start, serialize
+from library.lora_files.serialize import contents, header
 
 LEGACY_OFFSET, LEGACY_LENGTH = 0x100000, 0x10000
 
@@ -17,12 +17,22 @@ def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> d
 
     As in sd-scripts, the legacy hash is that of a file which holds the `ss_*` metadata alone.
     """
-    file = memoryview(serialize(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")}))
-    weights = hashlib.sha256(file[data_start(file) :]).hexdigest()
-    legacy = hashlib.sha256(file[LEGACY_OFFSET : LEGACY_OFFSET + LEGACY_LENGTH]).hexdigest()[:8]
+    weights, legacy = hashlib.sha256(), hashlib.sha256()
+    beginning = header(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    legacy.update(_legacy_part(memoryview(beginning), 0))
+    position = len(beginning)
+    for piece in contents(tensors):
+        weights.update(piece)
+        legacy.update(_legacy_part(piece, position))
+        position += len(piece)
     return {
         **metadata,
-        "sshs_model_hash": weights,
-        "sshs_legacy_hash": legacy,
-        "modelspec.hash_sha256": f"0x{weights}",
+        "sshs_model_hash": weights.hexdigest(),
+        "sshs_legacy_hash": legacy.hexdigest()[:8],
+        "modelspec.hash_sha256": f"0x{weights.hexdigest()}",
     }
+
+
+def _legacy_part(piece: memoryview, position: int) -> memoryview:
+    """What of a piece that begins at `position` lies in the part of the file that the legacy hash is of."""
+    return piece[max(0, LEGACY_OFFSET - position) : max(0, LEGACY_OFFSET + LEGACY_LENGTH - position)]

@@ -21,6 +21,8 @@ Kind = Literal["linear", "conv1x1", "conv3x3"]
 TRANSFORMERS = frozenset({"Transformer2DModel"})
 CONVOLUTIONAL = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
 ENCODER_PARTS = frozenset({"CLIPAttention", "CLIPSdpaAttention", "CLIPMLP"})
+ENDS = ("conv_in", "conv_out", "time_embedding", "add_embedding")
+"""Modules of a UNet outside of its blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +38,20 @@ class Site:
     kind: Kind
     """conv3x3 stands for every kernel larger than 1x1."""
     block: int | None
-    """Index into `block_dims`; None in text encoders."""
+    """Index into `block_dims`; None in text encoders and at the ends of a UNet."""
     module: nn.Linear | nn.Conv2d
+    name: str = ""
+    """What the key is made of, still with dots: the path in today's or, for SDXL's UNet, in the original module tree."""
 
 
-def sites(hosts: Mapping[str, nn.Module], family: str, conv: bool) -> list[Site]:
+def sites(hosts: Mapping[str, nn.Module], family: str, conv: bool, ends: bool = False) -> list[Site]:
     """Every module that a network acts on, host by host, in the order of their module trees.
 
     Args:
         hosts: "unet", "te1", "te2".
         family: "sd1", "sd2", "sdxl", or one whose key layout is registered.
         conv: with resnets, downsamplers and upsamplers.
+        ends: with the UNet's first and last convolution and its embeddings, which files of LyCORIS may hold.
 
     Raises:
         UserError: the family is unknown, or has no such host.
@@ -56,10 +61,13 @@ def sites(hosts: Mapping[str, nn.Module], family: str, conv: bool) -> list[Site]
     found = []
     for host, root in hosts.items():
         name_of = dotted_names(host, root, family)
-        for path, module in _adaptable(root, unet_parents if host == "unet" else ENCODER_PARTS):
+        modules = [*_adaptable(root, unet_parents if host == "unet" else ENCODER_PARTS)]
+        if ends and host == "unet":
+            modules += _at_the_ends(root)
+        for path, module in modules:
             name = name_of(path)
-            block = layout.block_of(name) if host == "unet" else None
-            found.append(Site(host, path, file_key(host, name, layout), kind_of(module), block, module))
+            block = layout.block_of(name) if host == "unet" and not _is_end(path) else None
+            found.append(Site(host, path, file_key(host, name, layout), kind_of(module), block, module, name))
     return found
 
 
@@ -99,3 +107,13 @@ def _adaptable(root: nn.Module, parents: frozenset[str]) -> Iterator[tuple[str, 
             for path, module in parent.named_modules(prefix=parent_path):
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     yield path, module
+
+
+def _at_the_ends(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    for path, module in unet.named_modules():
+        if _is_end(path) and isinstance(module, nn.Linear | nn.Conv2d):
+            yield path, module
+
+
+def _is_end(path: str) -> bool:
+    return path.partition(".")[0] in ENDS

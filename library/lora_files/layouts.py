@@ -41,6 +41,17 @@ class BlockCounts:
         """Values in `block_dims`."""
         return self.edges + self.down + self.mid + self.up + self.edges
 
+    def label(self, index: int) -> str:
+        """The name that extensions for merging models give to a block: IN00 and on, M00, OUT00 and on; '' for the edges."""
+        index -= self.edges
+        if 0 <= index < self.down:
+            return f"IN{index:02}"
+        index -= self.down
+        if 0 <= index < self.mid:
+            return "M00"
+        index -= self.mid
+        return f"OUT{index:02}" if 0 <= index < self.up else ""
+
 
 @dataclass(frozen=True)
 class KeyLayout:

@@ -5,13 +5,17 @@ Every value is a string, nested ones as JSON; what is unset reads "None", as sd-
 
 from __future__ import annotations
 
+import base64
 import json
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from library.config.schema import Config
+from library.config.schema import Config, NoiseConfig
+from library.core.errors import UserError
 
 NEEDED_TO_LOAD = (
     "ss_v2",
@@ -31,7 +35,7 @@ GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
 SETTINGS = {
     "training": ("gradient_checkpointing", "gradient_accumulation_steps", "mixed_precision", "max_grad_norm"),
     "optimizer": ("learning_rate", "unet_lr", "text_encoder_lr"),
-    "schedule": ("lr_warmup_steps", "lr_scheduler"),
+    "schedule": ("lr_scheduler",),
     "model": ("clip_skip", "max_token_length", "zero_terminal_snr"),
     "network": ("scale_weight_norms",),
     "noise": (
@@ -51,7 +55,7 @@ SETTINGS = {
         "caption_dropout_every_n_epochs",
         "caption_tag_dropout_rate",
     ),
-    "images": ("color_aug", "flip_aug", "random_crop", "face_crop_aug_range", "resize_interpolation"),
+    "images": ("color_aug", "flip_aug", "random_crop", "resize_interpolation"),
     "buckets": (
         "enable_bucket",
         "bucket_no_upscale",
@@ -65,6 +69,9 @@ SETTINGS = {
     "saving": ("output_name", "training_comment"),
 }
 """Options that stand in the metadata under `ss_` and their own name, by group of the configuration."""
+
+NEVER = {"ss_full_fp16": False, "ss_lowram": False}
+"""Options of sd-scripts that are never on here."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ def training_entries(config: Config, run: RunFacts) -> dict[str, Any]:
         f"ss_{name}": getattr(getattr(config, group), name) for group, names in SETTINGS.items() for name in names
     }
     arguments = ",".join(f"{name}={value}" for name, value in config.optimizer.optimizer_args.items())
+    face_crop, warmup = config.images.face_crop_aug_range, config.schedule.lr_warmup_steps
     return {
         **settings,
         "ss_session_id": run.session_id,
@@ -130,15 +138,21 @@ def training_entries(config: Config, run: RunFacts) -> dict[str, Any]:
         "ss_num_batches_per_epoch": run.num_batches_per_epoch,
         "ss_batch_size_per_device": config.buckets.train_batch_size,
         "ss_total_batch_size": run.total_batch_size,
-        "ss_resolution": f"({', '.join(map(str, config.buckets.resolution))})",
+        "ss_resolution": tuple(config.buckets.resolution),
+        "ss_face_crop_aug_range": face_crop and tuple(face_crop),
+        "ss_lr_warmup_steps": int(warmup) if warmup.is_integer() else warmup,
         "ss_optimizer": config.optimizer.optimizer_type + (f"({arguments})" if arguments else ""),
         "ss_debiased_estimation": config.loss.debiased_estimation_loss,
+        "ss_fp8_base": config.model.quantize_base == "fp8",
+        "ss_fp8_base_unet": config.model.quantize_base == "fp8" and config.model.quantize_text_encoders == "none",
+        **NEVER,
     }
 
 
 def modelspec(config: Config, run: RunFacts) -> dict[str, str]:
     """`modelspec.*` entries; those without a value are left out."""
-    saving, triggers = config.saving, config.data.trigger_word
+    saving = config.saving
+    triggers = saving.metadata_trigger_phrase or config.data.trigger_word
     entries = {
         "sai_model_spec": "1.0.1",
         "architecture": architecture(run.family, run.predicts_v),
@@ -152,10 +166,38 @@ def modelspec(config: Config, run: RunFacts) -> dict[str, str]:
         "license": saving.metadata_license,
         "tags": saving.metadata_tags,
         "trigger_phrase": triggers,
-        "usage_hint": f"Write {triggers} in the prompt." if triggers else None,
+        "usage_hint": saving.metadata_usage_hint or (f"Write {triggers} in the prompt." if triggers else None),
+        "thumbnail": as_data_url(saving.metadata_thumbnail) if saving.metadata_thumbnail else None,
+        "merged_from": saving.metadata_merged_from,
+        "preprocessor": saving.metadata_preprocessor,
+        "is_negative_embedding": saving.metadata_is_negative_embedding,
+        "timestep_range": timestep_range(config.noise),
         "encoder_layer": None if config.model.clip_skip is None else str(config.model.clip_skip),
     }
     return {f"modelspec.{name}": value for name, value in entries.items() if value}
+
+
+def as_data_url(picture: str) -> str:
+    """A picture's file as a data URL; one that is a data URL already stays as it is.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if picture.startswith("data:"):
+        return picture
+    kind = mimetypes.guess_type(picture)[0] or "application/octet-stream"
+    try:
+        content = Path(picture).expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f'metadata_thumbnail = "{picture}": cannot be read: {error.strerror}.') from error
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def timestep_range(noise: NoiseConfig) -> str | None:
+    """The first timestep that is trained and the one after the last, such as "0,500"; None where all are."""
+    if noise.min_timestep is None and noise.max_timestep is None:
+        return None
+    return f"{noise.min_timestep or 0},{1000 if noise.max_timestep is None else noise.max_timestep}"
 
 
 def architecture(family: str, predicts_v: bool) -> str:

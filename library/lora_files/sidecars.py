@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from library.core.documents import DocumentError, parse_json
+from library.core.errors import UserError
 from library.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -27,6 +29,24 @@ def card(
         "negative text": negative,
         "notes": notes,
     }
+
+
+def read_card(lora: Path) -> dict[str, Any] | None:
+    """What `name.json` beside the LoRA `name.safetensors` holds; None where there is none.
+
+    Raises:
+        UserError: it is no table of JSON.
+    """
+    path = lora.with_name(f"{lora.stem}.json")
+    if not path.is_file():
+        return None
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (DocumentError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.as_posix()} cannot be read: {error}. Mend or remove it.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path.as_posix()} is not a card of A1111: it holds no table. Mend or remove it.")
+    return found
 
 
 def save_card(lora: Path, values: Mapping[str, str | float]) -> Path:

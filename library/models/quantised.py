@@ -143,6 +143,10 @@ class QuantisedLinear(nn.Linear):
         result: Tensor = _FrozenProduct.apply(x, self, self.weight, self.weight_scale)
         return result
 
+    def whole_weight(self, dtype: torch.dtype) -> Tensor:
+        """As `unpacked_weight`."""
+        return unpacked_weight(self, dtype)
+
     def product(self, x: Tensor, weight_OI: Tensor) -> Tensor:
         """The layer's output with this weight."""
         return F.linear(x, weight_OI, self.bias)
@@ -167,6 +171,10 @@ class QuantisedConv2d(nn.Conv2d):
         """x (B, I, h, w) -> (B, O, h', w')."""
         result: Tensor = _FrozenProduct.apply(x, self, self.weight, self.weight_scale)
         return result
+
+    def whole_weight(self, dtype: torch.dtype) -> Tensor:
+        """As `unpacked_weight`."""
+        return unpacked_weight(self, dtype)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's output with this weight."""

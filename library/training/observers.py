@@ -158,7 +158,7 @@ def _preview(
     batch_size = data.material.datasets[0].buckets.train_batch_size
 
     def paint(wanted: Sequence[SampleRequest]) -> list[Image.Image]:
-        return list(generate(trainer.model, wanted, trainer.network, batch_size, kept))
+        return list(generate(trainer.model, wanted, [trainer.network], batch_size, kept))
 
     return Preview(
         trainer=trainer,

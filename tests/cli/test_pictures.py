@@ -11,6 +11,7 @@ from PIL import Image
 from library.cli.with_loras import parse_lora
 from library.core.errors import UserError
 from library.inference.sheet import MIN_SIDE
+from library.lora_files.file import read_lora, save_lora
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,12 @@ def test_measuring(dojo, model: Path, lora: Path, tmp_path: Path, capsys: pytest
 def test_measuring_against_nothing_is_a_mistake(dojo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dojo("measure", "--held_out", tmp_path, "--trigger_word", "hero") == 2
     assert "--held_out" in capsys.readouterr().err
+
+
+def test_a_network_whose_rank_depends_on_the_timestep_is_told_it(sample, lora: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_lora(lora)
+    by_timestep = tmp_path / "t_lora.safetensors"
+    arguments = '{"min_rank": 1}'
+    save_lora(by_timestep, tensors, {**metadata, "ss_network_module": "networks.t_lora", "ss_network_args": arguments})
+    difference = sample("by_timestep", "--lora", by_timestep) - sample("always", "--lora", lora)
+    assert np.abs(difference).mean() > 0.5

@@ -37,10 +37,6 @@ CONTRADICTIONS = [
     ("enable_bucket = true\nresolution = 2048", "to max_bucket_reso 1024: widen"),
     ("masked_loss = true", "masked_loss has no masks"),
     ("prior_prediction_rate = 0.1", "prior_prediction_rate needs trigger_word"),
-    (
-        "noise_offset = 0.1\nmultires_noise_iterations = 6",
-        "exclude each other: keep one. [noise_offset: my.toml:1; multires",
-    ),
     ("adaptive_noise_scale = 0.1", "adaptive_noise_scale changes noise_offset, which is not set"),
     ("min_timestep = 500\nmax_timestep = 500", "min_timestep 500 must be below max_timestep 500"),
     ("scale_v_pred_loss_like_noise_pred = true\nv_parameterization = false", "for models that predict v"),
@@ -71,6 +67,7 @@ CONTRADICTIONS = [
 ]
 
 WARNED = [
+    ("noise_offset = 0.1\nmultires_noise_iterations = 6", "one of them is usual. [noise_offset: my.toml:1; multires"),
     ("quantize_text_encoders = 'int8'\ncache_text_encoder_outputs = true\ntext_encoder_lr = 0", "saves nothing with"),
     ("zero_terminal_snr = true", "zero_terminal_snr is meant for models that predict v"),
 ]
@@ -143,7 +140,10 @@ def test_a_hub_name_passes(folder: Path) -> None:
 def test_xformers_that_is_not_installed(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "xformers" else object())
     with pytest.raises(UserError, match="xformers is not installed"):
-        load("xformers = true")
+        load('attention = "xformers"')
+    loaded = load("xformers = true")
+    assert loaded.config.model.attention == "sdpa"
+    assert "xformers is not installed" in loaded.warnings[0]
 
 
 def test_the_launcher_must_agree_on_precision(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from library.config.field_docs import field_docs
 from library.config.reference import PAGE, reference_page
 from library.config.schema import Config
 from library.config.schema.data import SubsetConfig
-from library.config.spellings import FLAGS, GUI_EXTRAS, IGNORED, IMPLIED, ONLY_VALUE, REFUSED
+from library.config.spellings import FLAGS, GUI_EXTRAS, IMPLIED, NEEDLESS, OF_OTHER_FAMILIES, ONLY_VALUE, REFUSED
 
 GROUPS = get_type_hints(Config)
 
@@ -39,7 +39,7 @@ def test_every_default_fits_its_own_declaration() -> None:
 
 def test_other_names_stand_for_options_and_clash_with_none() -> None:
     known = by_any_name(catalog())
-    foreign = [*FLAGS, *GUI_EXTRAS, *IGNORED, *REFUSED, *ONLY_VALUE]
+    foreign = [*FLAGS, *GUI_EXTRAS, *NEEDLESS, *REFUSED, *ONLY_VALUE, *OF_OTHER_FAMILIES]
     assert len(foreign) == len(set(foreign))
     assert not known.keys() & set(foreign)
     assert all(catalog()[key].convert(value) == value for key, value in FLAGS.values())

@@ -81,7 +81,19 @@ AGAINST_EACH_OTHER = [
         "network_train_unet_only = true\ntext_encoder_lr = 1e-4",
         "text_encoder_lr has no effect with network_train_unet_only",
     ),
+    (
+        "network_layers = [{match = 'attn2', dim = 2}]\ndim_from_weights = true\nnetwork_weights = 'model.safetensors'",
+        "network_layers has no effect in dim and alpha with dim_from_weights = true",
+    ),
     ("network_train_text_encoder_only = true\nunet_lr = 1e-4", "unet_lr has no effect with network_train_text"),
+    (
+        "network_module = 'networks.ia3'\nnetwork_dim = 8\nnetwork_alpha = 8",
+        "network_dim and network_alpha have no effect with networks.ia3",
+    ),
+    (
+        "network_module = 'networks.lokr'\nnetwork_dim = 8\nnetwork_args = ['full_matrix=True']",
+        "network_dim has no effect",
+    ),
     (
         "save_every_n_epochs = 2\nsave_n_epoch_ratio = 2",
         "save_every_n_epochs has no effect beside save_n_epoch_ratio",
@@ -127,7 +139,8 @@ def test_a_setting_whose_effect_another_takes_away_warns(load: Load, text: str, 
 
 def test_every_rule_is_tried_here() -> None:
     tried = " ".join(text for text, *_ in [*IN_VAIN, *AGAINST_EACH_OTHER])
-    untried = {"reg_data_dir", "in_json", "train_data_dir", "metadata_description", "metadata_license"}
+    untried = {"reg_data_dir", "in_json", "train_data_dir"}
+    untried |= {key for key in catalog() if key.startswith("metadata_") and f"{key} = " not in tried}
     untried.add("allow_pickle")  # needs a file: tests/models/test_pickles.py
     assert {key for rule in IDLE for key in rule.keys if f"{key} = " not in tried} == untried
     assert all(key in catalog() for rule in IDLE for key in rule.keys)

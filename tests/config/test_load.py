@@ -372,7 +372,42 @@ def test_keys_of_the_gui_and_keys_without_effect_warn(load: Load) -> None:
 def test_keys_that_are_not_offered_are_errors(load: Load) -> None:
     messages = mistakes(load, 'deepspeed = true\nsave_model_as = "ckpt"\ninitial_step = 100\noutput_config = false\n')
     assert len(messages) == 3
-    assert "'deepspeed' is not offered: several processes" in messages[0]
+    assert "'deepspeed' is not offered: a LoRA's optimizer is small; several processes" in messages[0]
+    assert 'only "safetensors" is offered: a pickle' in messages[1]
+    (message,) = mistakes(load, 'log_with = "wandb"\n')
+    assert "wandb sync" in message
+    (message,) = mistakes(load, 'timestep_sampling = "sigmoid"\n')
+    assert "other families" in message
+
+
+def test_values_of_refused_keys_that_ask_for_nothing(load: Load) -> None:
+    assert load("initial_epoch = 1\ninitial_step = 0\ndebug_dataset = false\n").warnings == []
+
+
+def test_of_two_names_for_one_option_the_one_counts_that_sd_scripts_goes_by(load: Load) -> None:
+    loaded = load('lr_scheduler_type = "torch.optim.lr_scheduler.StepLR"\nlr_scheduler = "cosine"\n')
+    assert loaded.config.schedule.lr_scheduler == "torch.optim.lr_scheduler.StepLR"
+    assert "'lr_scheduler' has no effect beside 'lr_scheduler_type'" in loaded.warnings[0]
+    loaded = load('caption_extension = ".caption"\ncaption_extention = ".txt"\nsdpa = true\nmem_eff_attn = true\n')
+    assert loaded.config.captions.caption_extension == ".txt"
+    assert loaded.config.model.attention == "sdpa"
+    assert len(mistakes(load, 'use_8bit_adam = true\noptimizer_type = "Lion"\n')) == 1
+    assert len(mistakes(load, "use_8bit_adam = true\nuse_lion_optimizer = true\n")) == 1
+    assert len(mistakes(load, 'xformers = true\nattention = "auto"\n')) == 1
+
+
+def test_empty_text_for_what_a_gui_leaves_open(load: Load) -> None:
+    loaded = load('optimizer_type = ""\nlr_scheduler_type = ""\nkeep_tokens_separator = ""\n', "--optimizer_type=")
+    assert loaded.config.optimizer.optimizer_type == "AdamW"
+    assert loaded.config.captions.keep_tokens_separator is None
+
+
+def test_network_args_of_sd_scripts_that_change_nothing(load: Load) -> None:
+    loaded = load('network_args = ["conv_dim=4", "verbose=True"]\n')
+    assert loaded.config.network.network_args == {"conv_dim": "4"}
+    assert "network_args: 'verbose' has no effect" in loaded.warnings[0]
+    foreign = load('network_module = "library.config"\nnetwork_args = ["verbose=True"]\n')
+    assert foreign.config.network.network_args == {"verbose": "True"}
 
 
 def test_everything_wrong_is_told_at_once(folder: Path) -> None:

@@ -12,7 +12,8 @@ from library.config.schema.data import DataConfig
 from library.config.words import with_words
 
 TIERS = [name for name in preset_names() if name.startswith("memory/")]
-RECIPES = [name for name in preset_names() if name not in TIERS and name != "demo"]
+NETWORKS = [name for name in preset_names() if name.startswith("networks/")]
+RECIPES = [name for name in preset_names() if name not in (*TIERS, *NETWORKS, "demo")]
 TRIGGERS = {"boxing": "boxingstyle", "kungfu": "kungfustyle", "mma": "mmastyle", "sword": "swordstyle"}
 REAL = [
     "--pretrained_model_name_or_path",
@@ -28,6 +29,7 @@ def test_the_presets_are_all_there() -> None:
     assert {"character", "fighting_style", "hires"} <= set(RECIPES)
     assert set(TIERS) == {f"memory/{tier}" for tier in ("4gb", "6gb", "8gb", "12gb", "24gb", "cpu")}
     assert {f"styles/{style}" for style in TRIGGERS} <= set(RECIPES)
+    assert {f"networks/{name}" for name in ("b_lora", "b_lora_content", "b_lora_style")} <= set(NETWORKS)
 
 
 @pytest.mark.parametrize("tier", [None, *TIERS])
@@ -40,6 +42,16 @@ def test_every_recipe_goes_with_every_memory_tier(folder: Path, recipe: str, tie
     assert loaded.config.schedule.lr_warmup_steps == 0.1
     assert loaded.config.optimizer.optimizer_type == ("AdamW" if tier == "memory/cpu" else "AdamW8bit")
     assert loaded.config.training.seed is not None
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_goes_with_every_choice_of_layers(folder: Path, recipe: str, network: str) -> None:
+    loaded = load_config(["--config", recipe, "--extends", network, *REAL])
+    assert loaded.warnings == [] and loaded.notices == []
+    assert loaded.config.network.network_train_unet_only
+    assert [table["dim"] for table in loaded.config.network.network_layers] == [0, 64]
+    assert loaded.sources["network_layers"].startswith(f"presets/{network}.toml:")
 
 
 @pytest.mark.parametrize("tier", [None, *TIERS])

@@ -145,12 +145,13 @@ class SpyNetwork(nn.Module):
         return nullcontext()
 
 
-def test_the_network_hears_timesteps_and_rests_its_dropouts(load):
-    network = SpyNetwork()
-    drawn(load("sd15"), replace(REQUEST, steps=2), network=network)
-    assert network.timesteps == [[501, 501], [1, 1]]
-    assert network.modes == [False, False]
-    assert network.training
+def test_every_network_hears_timesteps_and_rests_its_dropouts(load):
+    networks = [SpyNetwork(), SpyNetwork()]
+    drawn(load("sd15"), replace(REQUEST, steps=2), networks=networks)
+    for network in networks:
+        assert network.timesteps == [[501, 501], [1, 1]]
+        assert network.modes == [False, False]
+        assert network.training
 
 
 def test_parts_are_released_as_soon_as_they_are_done_with(load, monkeypatch):

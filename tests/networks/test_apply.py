@@ -63,9 +63,9 @@ def test_files_for_something_else_leave_the_model_as_it_was(tiny, files, tmp_pat
     with pytest.raises(UserError, match=r"0\.safetensors is not for this model \(sdxl\)"):
         apply_lora(files[0], model.hosts, "sdxl")
     assert torch.equal(model.predict(), frozen)
-    save_lora(tmp_path / "peft.safetensors", {"unet.conv_in.lora_A.weight": torch.zeros(2, 3)}, {})
-    with pytest.raises(UserError, match="not a LoRA in the layout of sd-scripts"):
-        apply_lora(tmp_path / "peft.safetensors", model.hosts, "sdxl")
+    save_lora(tmp_path / "flux.safetensors", {"transformer.single_blocks.0.lora_A.weight": torch.zeros(2, 3)}, {})
+    with pytest.raises(UserError, match=r"flux\.safetensors: it is a LoRA of another model than Stable Diffusion"):
+        apply_lora(tmp_path / "flux.safetensors", model.hosts, "sdxl")
     save_lora(tmp_path / "dora.safetensors", {
         "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.zeros(2, 32, 1, 1),
         "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(32, 2, 1, 1),

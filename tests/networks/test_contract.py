@@ -8,6 +8,8 @@ import torch
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
+from library.lora_files.file import save_lora
+from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network, check_network, find_plugin
 from networks.merge import merge
@@ -15,12 +17,14 @@ from tests.networks.cases import CASES
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-3})
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
-ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.01}
+ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.02}
 """A whole model's outputs differ by this much where the same products are summed in another order."""
 
 WAYS = [
-    (case, scope, dtype) for case in CASES for scope in ("linear", "conv") for dtype in (torch.float32, torch.bfloat16)
+    *((case, "conv", dtype) for case in CASES for dtype in (torch.float32, torch.bfloat16)),
+    *((case, "linear", torch.float32) for case in CASES if case.module == "networks.lora"),
 ]
+"""With convolutions a network acts on the linear layers too."""
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}-{way[1]}-{str(way[2])[6:]}")
@@ -36,7 +40,7 @@ def case(tiny, disturb, request):
         network = build_network(NetworkConfig(network_module=case.module, **asked), model.hosts, "sd1", seed)
         network.train()
         if disturbed:
-            disturb(network)
+            disturb(network, case.strength)
         return network
 
     return model, attach, case
@@ -80,6 +84,7 @@ def test_disabled_is_exactly_frozen(case):
     model, attach, _ = case
     before = model.predict()
     network = attach()
+    network.train(False)
     changed = model.predict()
     with network.enabled(False):
         assert torch.equal(model.predict(), before)
@@ -110,7 +115,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(case):
         switch()
     torch.manual_seed(5)
     checkpointed = gradients(model, network)
-    assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed))
+    one, other = (torch.cat([each.flatten() for each in found]) for found in (plain, checkpointed))
+    assert (one - other).norm() <= ROUNDING[model.dtype] * other.norm()  # autograd adds up in another order
 
 
 def test_dropout_acts_in_training_only(case):
@@ -149,15 +155,32 @@ def test_multiplier_zero_is_frozen(case):
 def test_saved_tensors_load_into_another_network(case):
     model, attach, _ = case
     network = attach()
+    network.train(False)
     acting, saved = model.predict(), network.state_dict_to_save()
-    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} == {torch.float32}
     network.detach()
     other = attach(disturbed=False, seed=99)
+    other.train(False)
     assert not torch.equal(model.predict(), acting)
     other.load_saved(saved)
     assert torch.equal(model.predict(), acting)
     again = other.state_dict_to_save()
     assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
+
+
+def test_a_saved_file_is_recognised_and_acts_the_same(case, tmp_path):
+    model, attach, _ = case
+    network = attach()
+    network.train(False)
+    acting = model.predict()
+    save_lora(tmp_path / "lora.safetensors", network.state_dict_to_save(), network.metadata())
+    network.detach()
+    applied = apply_lora(tmp_path / "lora.safetensors", model.hosts, "sd1")
+    assert equal_but_for_rounding(model.predict(), acting)
+    applied.detach()
+    again = attach(False, network_weights=str(tmp_path / "lora.safetensors"), dim_from_weights=True)
+    again.train(False)
+    assert equal_but_for_rounding(model.predict(), acting)
 
 
 def test_norms_are_limited(case):

@@ -22,6 +22,11 @@ SCOPES = {
     "unet": NetworkConfig(network_dim=3, network_alpha=3, network_train_unet_only=True),
     "text": NetworkConfig(network_dim=3, network_alpha=0, network_train_text_encoder_only=True),
     "blocks": NetworkConfig(network_dim=3, network_alpha=2),
+    "rs_lora": NetworkConfig(network_dim=3, network_alpha=2, network_args={"conv_dim": 2, "rs_lora": True}),
+    "lora_fa": NetworkConfig(network_module="networks.lora_fa", network_args={"conv_dim": 2}),
+    "dylora": NetworkConfig(network_module="networks.dylora", network_args={"unit": 2, "conv_dim": 2}),
+    "pissa": NetworkConfig(network_module="networks.pissa", network_args={"conv_dim": 2}),
+    "t_lora": NetworkConfig(network_module="networks.t_lora", network_args={"conv_dim": 2}),
 }
 
 
@@ -61,6 +66,12 @@ def warnings_of_libraries(caplog):
         ("sdxl", "unet", None),
         ("sd1", "blocks", None),
         ("sdxl", "blocks", None),
+        ("sd1", "rs_lora", None),
+        ("sd1", "lora_fa", None),
+        ("sd1", "dylora", None),
+        ("sd1", "pissa", None),
+        ("sdxl", "pissa", torch.float16),
+        ("sd1", "t_lora", None),
     ],
 )
 def test_round_trip(tiny, disturb, tmp_path, warnings_of_libraries, family, scope, dtype):

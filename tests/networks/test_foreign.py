@@ -216,9 +216,18 @@ def test_events_are_passed_on(gains, tiny):
     assert (network._network.epochs, network._network.steps) == (1, 2)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_lycoris_with_the_preset_that_it_takes_unasked(tiny, family):
+    model = tiny(family)
+    config = NetworkConfig(network_module="lycoris.kohya", network_args={"algo": "lokr", "conv_dim": 2})
+    saved = build_network(config, model.hosts, family, seed=3).state_dict_to_save()
+    keys = {name.split(".")[0] for name in saved}
+    assert {site.key for site in sites(model.hosts, family, conv=True)} <= keys
+    assert any("time_embed" in key for key in keys)
+
+
 @pytest.mark.parametrize(("algo", "family"), [("lora", "sd1"), ("loha", "sd2"), ("lokr", "sdxl")])
 def test_lycoris(tiny, disturb, algo, family):
-    pytest.importorskip("lycoris.kohya")
     model = tiny(family, torch.bfloat16)
     frozen = model.predict(), model.encode("te1")
     config = NetworkConfig(network_module="lycoris.kohya", network_args={"algo": algo, "preset": "attn-mlp"})

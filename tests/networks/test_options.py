@@ -44,6 +44,22 @@ def test_alpha_zero_means_the_rank(tiny):
     assert {size(network, name) for name in network.sites} == {(8, 8), (3, 3)}
 
 
+@pytest.mark.parametrize("name", ["rs_lora", "use_rslora"])
+def test_rank_stabilised_scaling(tiny, disturb, name):
+    network = build(tiny(), network_args={"conv_dim": 3, "conv_alpha": 1, name: "True"})
+    disturb(network)
+    saved = network.state_dict_to_save()
+    for site_key, site in network.sites.items():
+        alpha, rank = (1, 3) if site.kind == "conv3x3" else (4, 8)
+        up, down, in_file = (saved[f"{site_key}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+        change = (up.flatten(1) @ down.flatten(1)).view_as(site.module.weight)
+        torch.testing.assert_close(network.delta(site_key), change * alpha / math.sqrt(rank), rtol=1e-4, atol=1e-7)
+        assert float(in_file) / rank == pytest.approx(alpha / math.sqrt(rank))
+    other = build(tiny(), network_args={"conv_dim": 3, "conv_alpha": 1, name: True}, seed=1)
+    other.load_saved(saved)
+    assert all(torch.equal(tensor, saved[tensor_name]) for tensor_name, tensor in other.state_dict_to_save().items())
+
+
 def test_conv_dim_is_for_3x3_alone(tiny):
     network = build(tiny(), network_args={"conv_dim": "2", "conv_alpha": "0.5"})
     for name, site in network.sites.items():
@@ -217,3 +233,9 @@ def test_checks_without_a_model(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             check_network(NetworkConfig(**config))
+
+
+@pytest.mark.parametrize("module", ["networks.oft", "networks.boft", "networks.ia3", "networks.peft.hra"])
+def test_rank_stabilised_scaling_is_refused_where_alpha_scales_nothing(module):
+    with pytest.raises(UserError, match=f"rs_lora has no meaning for {module}"):
+        check_network(NetworkConfig(network_module=module, network_args={"rs_lora": True}))

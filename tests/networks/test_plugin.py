@@ -60,12 +60,12 @@ def train(model, network, steps=6):
     return losses
 
 
-@pytest.mark.parametrize("name", ["my_network.ia3", "my_network.ia3.IA3"])
+@pytest.mark.parametrize("name", ["my_network.svdiff", "my_network.svdiff.SVDiff"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_by_dotted_path(outside, tiny, name, dtype):
     model = tiny("sd1", dtype)
     frozen = model.predict()
-    config = NetworkConfig(network_module=name, network_args={"layers": "all", "conv_dim": 1})
+    config = NetworkConfig(network_module=name, network_args={"conv_dim": 1})
     network = build_network(config, model.hosts, "sd1", seed=0)
     assert torch.equal(model.predict(), frozen)
     losses = train(model, network)
@@ -75,23 +75,37 @@ def test_by_dotted_path(outside, tiny, name, dtype):
 
 
 def test_a_kind_that_does_not_say_is_taken_to_draw_random_numbers(outside, tiny, monkeypatch):
-    config = NetworkConfig(network_module="my_network.ia3", network_args={"layers": "all"})
+    config = NetworkConfig(network_module="my_network.svdiff")
     assert not build_network(config, tiny("sd1").hosts, "sd1", seed=0).draws_random
-    monkeypatch.delattr("my_network.ia3.IA3.draws_random")
+    monkeypatch.delattr("my_network.svdiff.SVDiff.draws_random")
     assert build_network(config, tiny("sd1").hosts, "sd1", seed=0).draws_random
 
 
 def test_by_entry_point(installed, tiny):
-    assert "ia3" in NETWORKS.names()
+    assert "svdiff" in NETWORKS.names()
     model = tiny("sd1")
-    network = build_network(NetworkConfig(network_module="ia3"), model.hosts, "sd1", seed=0)
-    assert all(key.endswith(("to_k", "to_v", "ff_net_2", "k_proj", "v_proj", "mlp_fc2")) for key in network.sites)
+    config = NetworkConfig(network_module="svdiff", network_args={"layers": "attention"})
+    network = build_network(config, model.hosts, "sd1", seed=0)
+    parts = ("to_q", "to_k", "to_v", "to_out_0", "q_proj", "k_proj", "v_proj", "out_proj")
+    assert all(key.endswith(parts) for key in network.sites)
     losses = train(model, network)
     assert losses[-1] < losses[0]
 
 
+def test_it_acts_as_its_formula(outside, tiny, disturb):
+    model = tiny("sd1")
+    config = NetworkConfig(network_module="my_network.svdiff", network_args={"conv_dim": 1})
+    network = build_network(config, model.hosts, "sd1", seed=0)
+    disturb(network, 0.3)
+    for key, site in network.sites.items():
+        weight, shift = site.module.weight.double().flatten(1), network.adapters[key].shift.double()
+        u, s, v = torch.linalg.svd(weight, full_matrices=False)
+        expected = u @ torch.diag(torch.relu(s + shift)) @ v - weight
+        torch.testing.assert_close(network.delta(key).double().flatten(1), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_its_files_are_recognised_and_merge(installed, tiny, tmp_path, disturb):
-    config = NetworkConfig(network_module="ia3", network_args={"layers": "all", "conv_dim": 1})
+    config = NetworkConfig(network_module="svdiff", network_args={"conv_dim": 1})
     trained, loaded, continued = tiny(), tiny(), tiny()
     network = build_network(config, trained.hosts, "sd1", seed=0)
     disturb(network)
@@ -101,9 +115,7 @@ def test_its_files_are_recognised_and_merge(installed, tiny, tmp_path, disturb):
 
     applied = apply_lora(file, loaded.hosts, "sd1")
     assert torch.equal(loaded.predict(), acting)
-    again = NetworkConfig(
-        network_module="ia3", network_args={"layers": "all"}, network_weights=str(file), dim_from_weights=True
-    )
+    again = NetworkConfig(network_module="svdiff", network_weights=str(file), dim_from_weights=True)
     build_network(again, continued.hosts, "sd1", seed=1)
     assert torch.equal(continued.predict(), acting)
     merge(applied)
@@ -114,9 +126,9 @@ def test_its_files_are_recognised_and_merge(installed, tiny, tmp_path, disturb):
 
 def test_its_options_are_checked(outside, tiny):
     def build(**config):
-        build_network(NetworkConfig(network_module="my_network.ia3", **config), tiny().hosts, "sd1", seed=0)
+        build_network(NetworkConfig(network_module="my_network.svdiff", **config), tiny().hosts, "sd1", seed=0)
 
-    with pytest.raises(UserError, match='layers = "some": expected one of "paper", "all"'):
+    with pytest.raises(UserError, match='layers = "some": expected one of "all", "attention"'):
         build(network_args={"layers": "some"})
     with pytest.raises(UserError, match=r"unknown option 'layer'\. Did you mean 'layers'"):
         build(network_args={"layer": "all"})
@@ -128,14 +140,14 @@ def test_a_module_without_a_network_is_named(outside, tiny):
     for name, hint in (
         ("my_network", "module without a network"),
         ("networks.sizes", "register a class"),
-        ("my_network.ia4", "cannot be imported"),
+        ("my_network.svdif", "cannot be imported"),
     ):
         with pytest.raises(UserError, match=hint):
             build_network(NetworkConfig(network_module=name), tiny().hosts, "sd1", seed=0)
 
 
 def test_the_guide_shows_the_code_as_it_is():
-    source = (EXAMPLE / "my_network" / "ia3.py").read_text(encoding="utf-8")
+    source = (EXAMPLE / "my_network" / "svdiff.py").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_network.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 3
     assert [block for block in blocks if block not in source] == []

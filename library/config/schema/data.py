@@ -77,6 +77,9 @@ class BucketConfig:
     """Bucket sides are multiples of this."""
     bucket_no_upscale: bool = False
     """Never enlarge a picture: small ones make buckets of their own size."""
+    skip_image_resolution: list[int] | None = option(None, parse=parse_size, maximum=LONGEST_SIDE)
+    """Leave out pictures whose area is not above this size's, such as 768 or "768,512": for a dataset of a higher resolution that
+    shares its folder with one of a lower."""
     validation_split: float = option(0.0, minimum=0, maximum=1)
     """Share of the pictures held out to measure the validation loss."""
     validation_seed: int | None = None
@@ -137,8 +140,11 @@ class ImageConfig:
     """Folder of masks named like the pictures, for masked_loss."""
     background_color: str = "white"
     """Colour behind transparent pictures, as a name or #rrggbb."""
-    resize_interpolation: Literal["lanczos", "bicubic", "bilinear", "area", "nearest", "box"] = "lanczos"
-    """Filter for resizing."""
+    resize_interpolation: Literal["lanczos", "bicubic", "bilinear", "area", "nearest", "box"] | None = option(
+        None, parse=lambda name: {"linear": "bilinear", "cubic": "bicubic"}.get(name, name)
+    )
+    """Filter for resizing (linear and cubic are understood too). Unset: area where a picture is made smaller, lanczos where it is
+    made larger."""
 
 
 @dataclass(frozen=True)

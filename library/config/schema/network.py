@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from library.config.schema.fields import option, parse_arguments, parse_numbers, parse_strings
+from library.config.schema.layers import parse_layers
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class NetworkConfig:
     """Scale of the LoRA is network_alpha / network_dim; 0 means the rank, so scale 1."""
     network_args: dict[str, Any] = option(factory=dict, parse=parse_arguments)
     """Options of the network, such as {conv_dim = 8, conv_alpha = 4}; each network documents its own."""
+    network_layers: list[dict[str, Any]] = option(factory=list, parse=parse_layers)
+    """Ranks, alphas and learning rates for some of the layers: tables [[network_layers]] of match and dim, alpha, lr or
+    lr_scale. match = ["attn2", "OUT03-OUT05 ff"] means each layer that one of the texts fits with all of its words; a word is a
+    block or a range of blocks, or whole parts of the layer's name, in which * stands for any text. The later table wins, field by
+    field, over the earlier and over network_dim and network_args; 0 leaves layers out (docs/layers.md)."""
     network_dropout: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Probability of dropping a value between the two LoRA matrices."""
     network_weights: str | None = option(None, path="input")

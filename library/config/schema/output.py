@@ -57,6 +57,18 @@ class SavingConfig:
     """Licence in the metadata."""
     metadata_tags: str | None = None
     """Tags in the metadata, separated by commas."""
+    metadata_usage_hint: str | None = None
+    """How to use the LoRA, in the metadata; unset: says the trigger word."""
+    metadata_trigger_phrase: str | None = None
+    """Trigger phrase in the metadata; unset: trigger_word."""
+    metadata_thumbnail: str | None = None
+    """Picture in the metadata: a file, or a data URL."""
+    metadata_merged_from: str | None = None
+    """Names of the models that this one was merged from, in the metadata."""
+    metadata_preprocessor: str | None = None
+    """Preprocessor in the metadata."""
+    metadata_is_negative_embedding: str | None = None
+    """Whether this is a negative embedding, in the metadata."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class LoggingConfig:
     """Put before the time stamp in the log folder's name."""
     log_tracker_name: str = "network_train"
     """Name of the log's folder."""
-    log_with: Literal["tensorboard", "none"] = "tensorboard"
+    log_with: Literal["tensorboard", "none"] = option("tensorboard", parse=lambda value: _logger(value))
     """Where to log."""
     log_every_n_steps: int = option(1, minimum=1)
     """Write the log every n steps."""
@@ -104,6 +116,14 @@ class ConfigConfig:
     """Presets or files that this config builds on; later ones win, then the file, then the command line."""
     unknown_keys: Literal["error", "warn"] = "error"
     """What to do with keys nobody knows: refuse, or go on and list them."""
+
+
+def _logger(value: Any) -> Any:
+    if value in ("wandb", "all"):
+        raise ValueError(
+            '"tensorboard" or "none"; wandb takes over the files that TensorBoard\'s log leaves: `wandb sync --sync-tensorboard FOLDER`'
+        )
+    return value
 
 
 def _precision(value: Any) -> str | None:

@@ -135,7 +135,7 @@ class NoiseConfig:
     adaptive_noise_scale: float | None = option(None, zero_is_unset=True)
     """Add this times the mean of each latent channel to noise_offset."""
     multires_noise_iterations: int | None = option(None, minimum=1, zero_is_unset=True)
-    """Add noise at this many coarser scales (Whitaker 2023); 6 to 10 is usual. Excludes noise_offset."""
+    """Add noise at this many coarser scales (Whitaker 2023); 6 to 10 is usual. Comes after noise_offset, where both are set."""
     multires_noise_discount: float = option(0.3, minimum=0, maximum=1)
     """Strength of each coarser scale relative to the one before."""
     ip_noise_gamma: float | None = option(None, minimum=0, zero_is_unset=True)

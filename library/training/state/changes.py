@@ -11,7 +11,7 @@ from library.core.errors import UserError
 from library.training.state.checkpoint import Position
 
 FIXED = (
-    "network_module", "network_dim", "network_alpha", "network_args", "network_train_unet_only",
+    "network_module", "network_dim", "network_alpha", "network_args", "network_layers", "network_train_unet_only",
     "network_train_text_encoder_only", "optimizer_type",
 )  # fmt: skip
 """Settings that a resumed run cannot change: the saved tensors belong to them."""
