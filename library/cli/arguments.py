@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 DEMO_MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
@@ -13,6 +15,29 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
     return argparse.ArgumentParser(
         prog=f"dojo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def dispatch(
+    program: str, description: str | None, commands: Mapping[str, str], modules: str, argv: Sequence[str]
+) -> int | None:
+    """Run the command that `argv` begins with, by `main(argv)` of its module; returns its exit status.
+
+    Args:
+        program: what is typed before the command, such as "dojo lora".
+        commands: name -> what it is for.
+        modules: dotted name of the commands' modules up to the command itself, such as "library.cli.".
+    """
+    listed = "\n".join(f"  {name:14} {purpose}" for name, purpose in commands.items())
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=f"{description}\n\ncommands:\n{listed}\n\n`{program} COMMAND --help` tells more of each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=list(commands), metavar="COMMAND")
+    chosen = parser.parse_args(argv[:1]).command
+    module = import_module(modules + chosen.replace("-", "_"))
+    status: int | None = module.main(argv[1:])
+    return status
 
 
 def positive(text: str) -> int:

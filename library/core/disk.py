@@ -99,6 +99,16 @@ def free_space(path: Path) -> int | None:
         return None
 
 
+def check_room(path: Path, size: int) -> None:
+    """Raise UserError, with `Exit.DISK_FULL`, where a file of this many bytes would not fit; before work that would be in vain."""
+    free = free_space(path)
+    if free is not None and free < size:
+        raise UserError(
+            f"{path} ({amount(size)}) would not fit: {amount(free)} are free there. Free some space, or name a file on another disk.",
+            Exit.DISK_FULL,
+        )
+
+
 def existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that is there and may be looked at."""
     path = path.absolute()

@@ -51,10 +51,19 @@ def nearest_size(picture: Size, sizes: Sequence[Size]) -> Size:
 
 
 def own_size(picture: Size, area: int, step: int) -> Size:
-    """Size of a picture that is never enlarged: scaled down to the area if it is above it, each side floored to the step."""
+    """Size of a picture that is never enlarged, as in sd-scripts: each side floored to the step.
+
+    Above the area it is scaled down to it, and then a little further, until its width or its height is a multiple of the step:
+    whichever keeps the shape better.
+    """
     width, height = picture
-    scale = min(1.0, math.sqrt(area / (width * height)))
-    return max(step, floored(width * scale, step)), max(step, floored(height * scale, step))
+    if width * height <= area:
+        return _stepped(width, step), _stepped(height, step)
+    aspect = width / height
+    by_width = _stepped(math.sqrt(area * aspect), step)
+    by_height = _stepped(math.sqrt(area / aspect), step)
+    widths, heights = (by_width, _stepped(by_width / aspect, step)), (_stepped(by_height * aspect, step), by_height)
+    return min(heights, widths, key=lambda size: abs(size[0] / size[1] - aspect))
 
 
 def training_size(picture: Size, config: BucketConfig, sizes: Sequence[Size]) -> Size:
@@ -94,6 +103,11 @@ def bucket_problems(config: BucketConfig, stride: int) -> list[str]:
 def floored(length: float, step: int) -> int:
     """The largest multiple of the step within the length."""
     return int(length) // step * step
+
+
+def _stepped(length: float, step: int) -> int:
+    """The length in whole pixels, floored to the step, at least one step."""
+    return max(step, floored(length + 0.5, step))
 
 
 def rounded(length: int, step: int) -> int:

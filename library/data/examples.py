@@ -135,9 +135,8 @@ def key_of_latents(material: Material, picture: Picture, placement: Placement, f
     """Cache key of a picture's latents and mask."""
     images = material.subset(picture).images
     mask = picture.mask_content or ("alpha" if images.alpha_mask else "")
-    return latent_key(
-        picture.content, fingerprint, placement, images.background_color, images.resize_interpolation, mask
-    )
+    filter_name = images.resize_interpolation or "area or lanczos"
+    return latent_key(picture.content, fingerprint, placement, images.background_color, filter_name, mask)
 
 
 def read_unchanged(path: Path, content: str) -> bytes:

@@ -147,10 +147,11 @@ def over_background(decoded: Decoded, color: str) -> Image.Image:
     return Image.composite(decoded.rgb, background, decoded.alpha)
 
 
-def placed(image: Image.Image, placement: Placement, interpolation: str) -> Image.Image:
-    """Resized, cropped and mirrored as the placement says."""
+def placed(image: Image.Image, placement: Placement, interpolation: str | None) -> Image.Image:
+    """Resized, cropped and mirrored as the placement says; without a named filter by area averages where it becomes smaller."""
     if image.size != placement.resized:
-        image = image.resize(placement.resized, FILTERS[interpolation])
+        grows = any(before < after for before, after in zip(image.size, placement.resized))
+        image = image.resize(placement.resized, FILTERS[interpolation or ("lanczos" if grows else "area")])
     if image.size != placement.target:
         image = image.crop(placement.box)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if placement.flip else image

@@ -75,6 +75,8 @@ class _Source:
     subset: Subset
     dataset: int
     index: int
+    too_small: int = 0
+    """Area in pixels; pictures that have no more are left out."""
 
     def picture(self, path: Path, caption: str, caption_path: Path | None = None) -> Picture:
         """A picture of the subset whose size is not known yet."""
@@ -94,7 +96,7 @@ def scan(datasets: Sequence[Dataset]) -> Survey:
     folders = {subset.image_dir for subset in subsets if subset.image_dir is not None}
     folders |= {Path(subset.images.conditioning_data_dir) for subset in subsets if subset.images.conditioning_data_dir}
     return merged(
-        _scan(_Source(subset, number, index), dataset.subsets[:index], folders)
+        _scan(_Source(subset, number, index, _skipped_area(dataset)), dataset.subsets[:index], folders)
         for number, dataset in enumerate(datasets)
         for index, subset in enumerate(dataset.subsets)
     )
@@ -133,7 +135,23 @@ def _scan(source: _Source, earlier: Sequence[Subset], folders: set[Path]) -> Sur
     except OSError as error:
         return _nothing(Finding("error", str(error.filename or where), f"cannot be read ({error.strerror or error})."))
     sized = _with_sizes(masked.pictures)
-    return Survey(sized.pictures, [*found.findings, *masked.findings, *sized.findings])
+    large = _without_small(sized.pictures, source.too_small, where)
+    return Survey(large.pictures, [*found.findings, *masked.findings, *sized.findings, *large.findings])
+
+
+def _skipped_area(dataset: Dataset) -> int:
+    width, height = dataset.buckets.skip_image_resolution or (0, 0)
+    return width * height
+
+
+def _without_small(pictures: Sequence[Picture], area: int, where: str) -> Survey:
+    large = [picture for picture in pictures if picture.width * picture.height > area]
+    if len(large) == len(pictures):
+        return Survey(large, [])
+    message = (
+        f"{len(pictures) - len(large)} of {len(pictures)} pictures are left out, not being above skip_image_resolution."
+    )
+    return Survey(large, [Finding("notice", where, message)])
 
 
 def _from_folder(source: _Source, folders: set[Path]) -> Survey:

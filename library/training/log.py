@@ -12,8 +12,12 @@ from tqdm import tqdm
 from library.training.loop import Span, StepReport
 from library.training.spikes import Spikes
 
-NORMS = ("keys_scaled", "average_norm", "maximum_norm")
-"""What `Network.limit_norms` tells."""
+NORMS = {
+    "keys_scaled": "max_norm/keys_scaled",
+    "average_norm": "norm/avg_key_norm",
+    "maximum_norm": "max_norm/max_key_norm",
+}
+"""What `Network.limit_norms` tells, and sd-scripts' tag of it."""
 
 
 class Board:
@@ -114,8 +118,10 @@ class Log:
             tqdm.write(spike)
             self.board.scalars({"loss/spike": loss}, report.step)
         values = {"loss/current": loss, "loss/average": self.average}
-        values |= {f"lr/{name}": rate for name, rate in report.rates.items()}
-        values |= {f"max_norm/{name}": figures[name] for name in NORMS if name in figures}
+        values |= {f"lr/{name}": rate for name, rate in (report.scheduled or report.rates).items()}
+        if report.scheduled:
+            values |= {f"lr/d*lr/{name}": rate for name, rate in report.rates.items()}
+        values |= {tag: figures[name] for name, tag in NORMS.items() if name in figures}
         values["norm/grad_norm"] = figures["gradient_norm"]
         values |= {"speed/steps_per_second": 1 / report.seconds, "speed/waiting_for_data": report.data_seconds}
         if report.step % self.every == 0:

@@ -50,6 +50,9 @@ class StepReport:
     global_size: int
     """Samples of the update over all processes."""
     rates: dict[str, float] = field(default_factory=dict)
+    """Learning rates in use, by group."""
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """Where the optimizer finds its rates itself: the factors that the schedule gives it."""
     seconds: float = 0.0
     """Time of the whole update, without what observers do."""
     data_seconds: float = 0.0
@@ -128,6 +131,7 @@ def fit(
             batches=passes,
             global_size=passes[0].global_size if passes else 0,
             rates=trainer.optimizer.effective_rates(),
+            scheduled=trainer.optimizer.rates() if trainer.optimizer.kind.one_rate else {},
             seconds=time.perf_counter() - started,
             data_seconds=data_seconds,
         )

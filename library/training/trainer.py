@@ -59,7 +59,7 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
     optimizer, network = config.optimizer, config.network
     encoders = sorted(host for host in hosts if host != "unet")
     given = optimizer.text_encoder_lr or [optimizer.learning_rate]
-    if len(given) > max(1, len(encoders)):
+    if len(given) > max(1, len(encoders)) and len(set(given)) > 1:  # GUIs write the one rate twice for any model
         raise UserError(f"text_encoder_lr has {len(given)} values, but the model has {len(encoders)} text encoder(s).")
     rates = {host: given[min(number, len(given) - 1)] for number, host in enumerate(encoders)}
     if not network.network_train_text_encoder_only:

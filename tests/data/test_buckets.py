@@ -88,7 +88,7 @@ def test_without_buckets_there_is_one_size() -> None:
     [
         ((500, 300), (448, 256)),  # smaller than the area: kept, floored
         ((512, 512), (512, 512)),
-        ((2048, 1024), (704, 320)),  # scaled to sqrt(2)*512 x 512/sqrt(2) = 724 x 362
+        ((2048, 1024), (640, 320)),  # scaled to 724 x 362; 640 x 320 keeps the shape better than 704 x 352
         ((40, 500), (64, 448)),  # at least one step
     ],
 )

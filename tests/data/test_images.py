@@ -371,6 +371,15 @@ def test_area_interpolation_averages() -> None:
     assert np.abs(out - means).max() <= 0.5
 
 
+def test_the_filter_that_nobody_named_goes_by_whether_a_picture_grows() -> None:
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8))
+    for target, filter_name in (((6, 6), "area"), ((24, 24), "lanczos")):
+        placement = centred((12, 12), target)
+        assert np.array_equal(
+            np.asarray(placed(grey, placement, None)), np.asarray(placed(grey, placement, filter_name))
+        )
+
+
 def test_pixels_are_between_minus_one_and_one() -> None:
     pixels_CHW = to_pixels(corners())
     assert pixels_CHW.shape == (3, 32, 48) and pixels_CHW.dtype == torch.float32

@@ -158,3 +158,16 @@ def test_masks_are_found_by_name_and_missed_by_name(tmp_path: Path, picture: Mak
     survey = scan([dataset(subset(tmp_path / "pictures", conditioning_data_dir=str(tmp_path / "masks")))])
     assert [p.mask_path and p.mask_path.name for p in survey.pictures] == ["a.jpg", None]
     assert [(f.severity, Path(f.path).name) for f in said(survey.findings, "no mask")] == [("error", "b.png")]
+
+
+def test_pictures_that_are_not_above_skip_image_resolution_are_left_out(
+    tmp_path: Path, picture: Make, subset, dataset
+) -> None:
+    """By their area, as in sd-scripts: of the two of 96 x 64 pixels neither is above 64 x 96."""
+    for name, size in {"a.png": (64, 64), "b.png": (96, 64), "c.png": (64, 96), "d.png": (97, 64)}.items():
+        picture(tmp_path / name, size, caption="x")
+    folder = subset(tmp_path)
+    survey = scan([dataset(folder), dataset(folder, skip_image_resolution=[64, 96])])
+    assert [(p.dataset, p.path.name) for p in survey.pictures] == [*((0, f"{n}.png") for n in "abcd"), (1, "d.png")]
+    (told,) = said(survey.findings, "skip_image_resolution")
+    assert told.severity == "notice" and told.message.startswith("3 of 4 pictures")

@@ -12,12 +12,15 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
+from library.cli.lora_report import report_text
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
+from library.lora_files.convert import converted
 from library.lora_files.file import read_lora
+from library.lora_files.inspect import inspect
 from library.models.published import recipe
 from library.models.random_weights import random_modules
 from networks.apply import apply_lora
@@ -42,6 +45,13 @@ def whole(hosts: dict[str, nn.Module]) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def of_diffusers(whole: bytes) -> bytes:
+    """The same under diffusers' names, with PEFT's alphas in the header."""
+    names = converted(load(whole), "sd1", "diffusers")
+    return save(names, {"lora_adapter_metadata": '{"unet.lora_alpha": 2, "unet.alpha_pattern": {"proj_in": 1}}'})
+
+
+@pytest.fixture(scope="module")
 def apply(hosts: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Any]:
     """Put a file onto the model, take its ranks for a new network, and go on from it; the model is as before in any case."""
     folder = tmp_path_factory.mktemp("loras")
@@ -50,6 +60,7 @@ def apply(hosts: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory)
         file = folder / "a.safetensors"
         file.unlink(missing_ok=True)  # a former one may still be mapped
         file.write_bytes(content)
+        outcome(lambda: report_text(inspect(file), everything=True), "a.safetensors")
         found = outcome(lambda: apply_lora(file, hosts, "sd1"), "a.safetensors")
         if not isinstance(found, UserError):
             found.detach()
@@ -76,6 +87,10 @@ def header_of(content: bytes) -> dict[str, Any]:
     return header
 
 
+def filled(header: dict[str, Any]) -> bytes:
+    return safetensors(header, room_for(header))
+
+
 @fuzzed(40)
 @given(data=st.data())
 def test_damaged_files(data: st.DataObject, whole: bytes, apply: Callable[[bytes], Any]) -> None:
@@ -86,6 +101,19 @@ def test_damaged_files(data: st.DataObject, whole: bytes, apply: Callable[[bytes
 @given(data=st.data())
 def test_odd_headers(data: st.DataObject, whole: bytes, apply: Callable[[bytes], Any]) -> None:
     header = data.draw(odd_header(header_of(whole)))
+    apply(safetensors(header, room_for(header)))
+
+
+@fuzzed(30)
+@given(data=st.data())
+def test_damaged_files_of_diffusers(data: st.DataObject, of_diffusers: bytes, apply: Callable[[bytes], Any]) -> None:
+    apply(data.draw(damaged(of_diffusers) | odd_header(header_of(of_diffusers)).map(filled)))
+
+
+@fuzzed(30)
+@given(VALUES)
+def test_any_alphas_of_peft(of_diffusers: bytes, apply: Callable[[bytes], Any], alphas: Any) -> None:
+    header = header_of(of_diffusers) | {"__metadata__": {"lora_adapter_metadata": json.dumps(alphas)}}
     apply(safetensors(header, room_for(header)))
 
 
@@ -176,5 +204,6 @@ def test_names_that_command_a_terminal_are_shown_as_text(apply: Callable[[bytes]
     assert "\\x1b]0;title\\x07\\x1b[2J<b>\\u202e" in str(found)
 
 
-def test_the_whole_file_fits(whole: bytes, apply: Callable[[bytes], Any]) -> None:
+def test_the_whole_file_fits(whole: bytes, of_diffusers: bytes, apply: Callable[[bytes], Any]) -> None:
     assert not isinstance(apply(whole), UserError)
+    assert not isinstance(apply(of_diffusers), UserError)

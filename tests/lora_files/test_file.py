@@ -121,3 +121,15 @@ def test_sidecars(tmp_path):
     path = save_preview(lora, Image.new("RGB", (3, 2), "red"))
     assert path == tmp_path / "my.lora-000002.preview.png"
     assert Image.open(path).size == (3, 2)
+
+
+def test_factors_of_whole_rows_and_columns_keep_their_precision(tmp_path):
+    tensors = {
+        "a.dora_scale": torch.full((1, 3), 1.001),
+        "a.rescale": torch.full((3, 1), 1.001),
+        "a.oft_blocks": torch.ones(3, 1, 1),
+    }
+    save_lora(tmp_path / "x.safetensors", tensors, {}, torch.bfloat16)
+    found, _ = read_lora(tmp_path / "x.safetensors")
+    assert found["a.oft_blocks"].dtype == torch.bfloat16
+    assert all(torch.equal(found[name], tensors[name]) for name in ("a.dora_scale", "a.rescale"))

@@ -9,7 +9,8 @@ import pytest
 
 from library.config.schema import Config, DataConfig, NetworkConfig, OptimizerConfig, SavingConfig
 from library.config.schema.model import ModelConfig
-from library.lora_files.metadata import SETTINGS, RunFacts, architecture, lora_metadata
+from library.core.errors import UserError
+from library.lora_files.metadata import SETTINGS, RunFacts, architecture, as_data_url, lora_metadata
 
 RUN = RunFacts(
     family="sd1",
@@ -96,6 +97,26 @@ def test_modelspec():
     }.items() <= spec.items()
     assert "hro" in spec["usage_hint"] and "description" not in spec
     assert spec["date"].startswith("2023-11-1")
+
+
+def test_modelspec_that_the_user_words(tmp_path):
+    picture = tmp_path / "thumb.png"
+    picture.write_bytes(b"\x89PNG")
+    saving = SavingConfig(
+        output_name="hero",
+        metadata_usage_hint="say hero",
+        metadata_trigger_phrase="a hero",
+        metadata_thumbnail=str(picture),
+        metadata_merged_from="a, b",
+    )
+    entries = lora_metadata(config(saving=saving, data=DataConfig(trigger_word="hro")), RUN, BASE, NETWORK, DATA)
+    assert entries["modelspec.usage_hint"] == "say hero"
+    assert entries["modelspec.trigger_phrase"] == "a hero"
+    assert entries["modelspec.thumbnail"] == "data:image/png;base64,iVBORw=="
+    assert entries["modelspec.merged_from"] == "a, b" and "modelspec.preprocessor" not in entries
+    assert as_data_url("data:x") == "data:x"
+    with pytest.raises(UserError, match="metadata_thumbnail"):
+        as_data_url(str(tmp_path / "none.png"))
 
 
 @pytest.mark.parametrize(

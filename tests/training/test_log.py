@@ -69,8 +69,19 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_limited_norms_have_curves_too(tmp_path: Path) -> None:
-    events = written(tmp_path, keys_scaled=3.0)
-    assert curve(events, "max_norm/keys_scaled") == dict.fromkeys(range(1, 6), 3.0)
+    events = written(tmp_path, keys_scaled=3.0, average_norm=0.5, maximum_norm=1.0)
+    for tag, value in {"max_norm/keys_scaled": 3.0, "norm/avg_key_norm": 0.5, "max_norm/max_key_norm": 1.0}.items():
+        assert curve(events, tag) == dict.fromkeys(range(1, 6), value)
+
+
+def test_rates_that_the_optimizer_finds_stand_beside_those_it_is_given(tmp_path: Path) -> None:
+    log = Log(Board(tmp_path), SPAN, every=1, bar=False, lag=LAG)
+    log.before_training(0)
+    log.after_step(replace(report(1, 1.0), scheduled={"unet": 1.0, "textencoder": 0.5}))
+    log.after_training(1)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    expected = {"lr/unet": 1.0, "lr/textencoder": 0.5, "lr/d*lr/unet": 1e-4, "lr/d*lr/textencoder": 1e-5}
+    assert {tag: curve(events, tag)[1] for tag in expected} == pytest.approx(expected)
 
 
 def test_every_n_steps_thins_the_curves_but_not_the_averages(tmp_path: Path) -> None:

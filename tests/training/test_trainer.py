@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from library.config.schema import Config, OptimizerConfig
+from library.core.errors import UserError
 from library.training import trainer as module
 from library.training.graphs import CapturedPasses
 from library.training.step import Trainer
-from library.training.trainer import captured_passes
+from library.training.trainer import captured_passes, rates_of
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -62,3 +64,15 @@ def test_the_batch_sizes_of_all_datasets_are_whole(trainer: Trainer, monkeypatch
     found = captured_passes(run_on(CUDA), trainer)
     assert isinstance(found, CapturedPasses)
     assert found._batch_sizes == [1, 4]
+
+
+def test_one_rate_given_twice_serves_a_model_with_one_text_encoder() -> None:
+    """GUIs write `text_encoder_lr` for two encoders whatever the model; other rates than one there is no telling apart."""
+
+    def rates(*given: float) -> dict[str, float]:
+        config = Config(optimizer=OptimizerConfig(unet_lr=1e-4, text_encoder_lr=list(given)))
+        return dict(rates_of(config, ["unet", "te1"]).by_host)
+
+    assert rates(5e-5, 5e-5) == rates(5e-5) == {"te1": 5e-5, "unet": 1e-4}
+    with pytest.raises(UserError, match="text_encoder_lr has 2 values"):
+        rates(5e-5, 1e-5)
