@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from library.cli.arguments import command_parser, positive
 from library.cli.lora_output import add_out, check_out, counted, described_size, stored_dtype
 from library.core.errors import UserError
+from library.core.terminal import harmless
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +133,8 @@ def tell_rest(arguments: argparse.Namespace, base: Checkpoint, tuned: Checkpoint
     if not arguments.conv_rank and (conv := [key for key in pair.keys(conv=True) if pair.difference(key).any()]):
         print(f"left out: {len(conv)} layers of resnets and samplers differ too; --conv_rank takes them")
     if others := differing_others(base, tuned, pair):
-        print(f"left out: {len(others)} weights that a LoRA does not hold differ too, such as {', '.join(others[:3])}")
+        named = harmless(", ".join(others[:3]))
+        print(f"left out: {len(others)} weights that a LoRA does not hold differ too, such as {named}")
 
 
 def quantile(text: str) -> float:

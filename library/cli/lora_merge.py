@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from library.cli.arguments import command_parser, positive
 from library.cli.lora_output import DTYPES, add_family, add_out, check_out, counted, described_size, stored_dtype
 from library.core.errors import UserError
+from library.core.terminal import harmless
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +185,7 @@ def into_model(arguments: argparse.Namespace, ingredients: Sequence[Ingredient])
             bar.update,
         )
     if left_out:
-        print(f"left out, for they hold the former weights: {', '.join(left_out)}")
+        print(harmless(f"left out, for they hold the former weights: {', '.join(left_out)}"))
     print(f"{arguments.out.as_posix()}: {len(keys)} weights changed")
 
 
