@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
@@ -82,7 +83,13 @@ def butterfly_shape(outputs: int, largest: int) -> tuple[int, int, int, int] | N
 
 
 def turn_butterfly(turns_MDbb: Tensor, values: Tensor) -> Tensor:
-    """The stages one after the other; where there are more values than outputs, first multiplied into one matrix."""
+    """The stages one after the other, computed again in the backward pass: what they keep is M times as large as the values."""
+    turned: Tensor = checkpoint(_turned, turns_MDbb, values, use_reentrant=False, preserve_rng_state=False)
+    return turned
+
+
+def _turned(turns_MDbb: Tensor, values: Tensor) -> Tensor:
+    """Where there are more values than outputs, the stages are first multiplied into one matrix."""
     outputs = values.shape[-1]
     if values.numel() <= outputs**2:
         return _through_stages(turns_MDbb.to(values.dtype), values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,8 @@ from networks.patterns import PatternOptions, pattern_changes
 from networks.rates import InnerRates, RateOptions, block_weights
 from networks.sizes import SizeOf, SizeOptions, sizes_from_options, warn_of_conv_alpha
 
+log = logging.getLogger("dojo")
+
 SHARED = (SizeOptions, RateOptions, PatternOptions)
 """Options of every network of our own, beside those of its kind."""
 
@@ -46,9 +49,10 @@ def check_network(config: NetworkConfig) -> None:
     if is_foreign(plugin):
         _check_foreign(config)
     else:
-        sizes, *_, options = parse_together((*SHARED, plugin.Options), config.network_args, "network_args")
-        plugin(options, config.network_dropout or 0.0)
+        sizes, rates, patterns, options = parse_together((*SHARED, plugin.Options), config.network_args, "network_args")
+        algorithm = plugin(options, config.network_dropout or 0.0)
         _check_scaling(plugin, config, sizes)
+        _warn_of_idle(config, sizes, rates, patterns, bool(algorithm.faster))
     _check_choices(config)
     for file in [*config.base_weights, *([config.network_weights] if config.network_weights else [])]:
         read_lora(Path(file))
@@ -138,6 +142,11 @@ def adapter_network(
     inner_rates = InnerRates(rate_options, block_weights(rate_options, blocks), layer_rates)
     if dims_from is not None:
         sizes = sizes_in_file(algorithm, dims_from)
+        if not sizes:
+            raise UserError(
+                f"dim_from_weights: {config.network_weights} is no file of {config.network_module}; it begins with "
+                f"{', '.join(sorted(dims_from)[:3])}. Set network_module to the network that it was trained with."
+            )
         size_of = fitting_sizes(algorithm, sizes, dims_from)
         config = replace(config, **most_common(sizes))
     else:
@@ -161,7 +170,7 @@ def chosen(algorithm: Algorithm, size_of: SizeOf, inner_rates: InnerRates) -> Si
 
 def most_common(sizes: Mapping[str, Size]) -> dict[str, Any]:
     """The most frequent rank and alpha, as `network_dim` and `network_alpha`."""
-    [(size, _)] = Counter(sizes.values()).most_common(1) or [(Size(1, 1.0), 0)]
+    [(size, _)] = Counter(sizes.values()).most_common(1)
     return {"network_dim": size.rank, "network_alpha": size.alpha}
 
 
@@ -206,6 +215,30 @@ def _check_scaling(plugin: Any, config: NetworkConfig, sizes: SizeOptions) -> No
         raise UserError(
             f"scale_weight_norms has no meaning for {config.network_module}, whose change of a weight cannot be scaled: "
             "leave it out."
+        )
+
+
+def _warn_of_idle(
+    config: NetworkConfig, sizes: SizeOptions, rates: RateOptions, patterns: PatternOptions, plus: bool
+) -> None:
+    """Tell of network_args that change nothing.
+
+    Args:
+        plus: whether LoRA+ speeds up something.
+    """
+    if not plus and any(rates.plus_ratio(host) for host in ("unet", "te1")):
+        log.warning(
+            "network_args: LoRA+ (loraplus_lr_ratio and its kin) has no effect in %s, which has no matrices that start at zero "
+            "beside others that do not", config.network_module
+        )  # fmt: skip
+    if not config.dim_from_weights:
+        return
+    groups: tuple[SizeOptions | PatternOptions, ...] = (sizes, patterns)
+    given = [item.name for group in groups for item in fields(group) if getattr(group, item.name) != item.default]
+    if idle := [name for name in given if name != "network_reg_lrs"]:
+        log.warning(
+            "network_args: %s without effect with dim_from_weights = true: the layers, ranks and alphas of the file hold",
+            ", ".join(idle),
         )
 
 

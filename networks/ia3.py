@@ -98,7 +98,7 @@ class IA3Adapter(nn.Module):
 
     def delta(self) -> Tensor:
         """g W, or W g."""
-        weight = whole_weight(self.host[0])
+        weight = whole_weight(self.host[0]).to(self.gain.device)
         axis = 1 if self.on_input else 0
         return weight * self.gain.view([-1 if each == axis else 1 for each in range(weight.dim())])
 

@@ -135,6 +135,7 @@ class PeftAdapter(nn.Module):
         self.alpha = alpha
         self.stand_in = (copy.copy(host),)  # in tuples, so that the frozen layer does not become a part of this module
         self.stand_in[0]._parameters = dict(host._parameters)
+        vars(self.stand_in[0]).pop("forward", None)  # of another network, say, whose change is no part of these weights
         holder = nn.Module()
         holder.add_module(SITE, self.stand_in[0])
         with torch.random.fork_rng():
@@ -148,8 +149,11 @@ class PeftAdapter(nn.Module):
                 self.register_parameter(self._file_name(name).replace(".", "_"), parameter)
 
     def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
-        """What PEFT's layer gives; at other strengths than 1 its difference from the host's output counts that much."""
+        """What PEFT's layer gives; where the strength is not 1, or something else acts below, its difference from the layer alone
+        counts that much."""
         y = self._layer(x).to(x.dtype)
+        if not base.plain:
+            return torch.add(base(x), y - self.stand_in[0](x), alpha=moment.multiplier)
         return y if moment.multiplier == 1 else torch.lerp(base(x), y, moment.multiplier)
 
     def delta(self) -> Tensor:

@@ -84,13 +84,15 @@ class PiSSA(LowRankFiles):
         """Half of the file's rank and alpha.
 
         Raises:
-            ValueError: its rank is odd.
+            ValueError: its rank is odd, or its alpha is not above 0.
         """
         in_file = super().size_in_file(tensors)
         if in_file is None:
             return None
         if in_file.rank % 2:
             raise ValueError(f"a file of networks.pissa has an even rank, not {in_file.rank}")
+        if in_file.alpha <= 0:
+            raise ValueError(f"a file of networks.pissa has an alpha above 0, not {in_file.alpha:g}")
         return Size(in_file.rank // 2, in_file.alpha / 2)
 
     def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
@@ -172,5 +174,15 @@ def principal_factors(weight_ON: Tensor, rank: int, niter: int, generator: torch
         core = basis_OK.t() @ weight_ON
     left, values, right = torch.linalg.svd(core, full_matrices=False)
     left = left if basis_OK is None else basis_OK @ left
-    roots_R = values[:rank].sqrt()
+    roots_R = values[:rank].sqrt() * signs(right[:rank])
     return left[:, :rank] * roots_R, roots_R[:, None] * right[:rank]
+
+
+def signs(right_RN: Tensor) -> Tensor:
+    """(R,) what makes each row's largest value positive.
+
+    A singular vector's sign is free, and rounding decides it. A state holds the changes alone, so these factors must come out the
+    same wherever a run is resumed.
+    """
+    largest_R1 = right_RN.abs().argmax(dim=1, keepdim=True)
+    return torch.where(right_RN.gather(1, largest_R1) < 0, -1.0, 1.0).squeeze(1)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from library.core.errors import UserError
 
-CONTINUED = re.compile(r"[ \t]*[\\^`][ \t]*(?:\r?\n|$)")
-COMMENT = re.compile(r"^\s*(?:#|::|REM\b).*$", re.IGNORECASE | re.MULTILINE)
+CONTINUED = re.compile(r"(?<![ \t])[ \t]*[\\^`][ \t]*(?:\r?\n|$)")
+COMMENT = re.compile(r"^[ \t]*(?:#|::|REM\b).*$", re.IGNORECASE | re.MULTILINE)
 SCRIPT = re.compile(r"(?:^|[/\\])(\w*train\w*)\.py$")
-VARIABLE = re.compile(r"\$\{?\w+\}?|%\w+%|\$env:\w+")
+VARIABLE = re.compile(r"\$(?:env:)?\{?(?P<name>\w+)\}?|%(?P<of_cmd>\w+)%|\$\([^)]*\)?")
+ASSIGNMENT = re.compile(
+    r"^[ \t]*(?:export[ \t]+|(?P<of_cmd>set[ \t]+)|\$env:|\$)?\"?(?P<name>\w+)[ \t]*=[ \t]*(?P<value>.+)$", re.I | re.M
+)
+"""`name=value` of bash, `$name = value` of PowerShell, `set name=value` of cmd, whose value reaches to the end of the line."""
+
 OURS = ("train_network", "sdxl_train_network")
 ENDS_COMMAND = ("&&", "||", "|", ";", "&")
+NEXT_COMMAND = re.compile(r"\n(?=[A-Za-z@])")
+"""A line that neither goes on with the one before nor is indented, nor begins with an option: `pause`, `deactivate`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,9 @@ def read_command(text: str) -> TrainingCommand:
     Raises:
         UserError: there is none, or it is of a script that trains something else.
     """
-    words = split_words(COMMENT.sub("", CONTINUED.sub("\n", text)))
+    text = CONTINUED.sub(" ", COMMENT.sub("", text))
+    values = _assigned(text)
+    words = [_filled(word, values) for word in split_words(NEXT_COMMAND.sub(" ;\n", text))]
     places = [place for place, word in enumerate(words) if SCRIPT.search(word)]
     if not places and words and words[0].startswith("--"):
         return TrainingCommand("", [], _first_command(words))
@@ -54,7 +64,11 @@ def read_command(text: str) -> TrainingCommand:
 
 def split_words(text: str) -> list[str]:
     """Words of a command line. A backslash is itself, as in Windows' paths, but before a space or a quote, which it takes away from
-    their meaning."""
+    their meaning.
+
+    Raises:
+        UserError: a quote is never closed.
+    """
     words: list[str] = []
     word, quote, begun = "", "", False
     place = 0
@@ -73,12 +87,29 @@ def split_words(text: str) -> list[str]:
         else:
             word, begun = word + character, True
         place += 1
+    if quote:
+        raise UserError(f"a quotation mark {quote} is never closed, in: {word[:60]}")
     return [*words, word] if begun else words
 
 
 def variables(words: list[str]) -> list[str]:
-    """Variables of a shell in words, which only that shell could fill in."""
-    return list(dict.fromkeys(name for word in words for name in VARIABLE.findall(word)))
+    """Variables and `$(commands)` of a shell in words, which only that shell could fill in."""
+    return list(dict.fromkeys(found[0] for word in words for found in VARIABLE.finditer(word)))
+
+
+def _assigned(text: str) -> dict[str, str]:
+    """Variable -> value, as far as the text itself sets them: guides put what is to be changed at the top of a script."""
+    values: dict[str, str] = {}
+    for found in ASSIGNMENT.finditer(text):
+        value = found["value"].strip()
+        word = value.strip('"') if found["of_cmd"] else next(iter(split_words(value)), "")
+        values[found["name"]] = _filled(word, values)
+    return values
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    """The word with variables replaced by their values; those without one stay."""
+    return VARIABLE.sub(lambda found: values.get(found["name"] or found["of_cmd"], found[0]), word)
 
 
 def _closes(text: str, place: int, quote: str) -> bool:

@@ -68,6 +68,10 @@ def convert_source(source: str) -> Conversion:
         UserError: it is none of these, or trains what is not trained here.
     """
     findings = Findings()
+    if not _is_file(source) and (not source.strip() or (len(source.split()) == 1 and not source.startswith("--"))):
+        raise UserError(
+            f"'{source}': no such file. Give a config (.toml, .json), a text file with a command line, or the command line itself in quotes."
+        )
     read = _read_path(Path(source), findings) if _is_file(source) else _read_text(source, findings)
     return _converted(read, findings)
 
@@ -139,10 +143,11 @@ def _is_file(source: str) -> bool:
 
 def _read_path(path: Path, findings: Findings) -> _Read:
     kind = path.suffix.lower()
+    text = read_text(path)
     if kind not in (".toml", ".json"):
-        return _read_text(read_text(path), findings)
+        return _read_text(text, findings)
     try:
-        content = parse_toml(read_text(path)) if kind == ".toml" else parse_json(read_text(path))
+        content = parse_toml(text) if kind == ".toml" else parse_json(text)
     except DocumentError as error:
         raise UserError(f"{path}: not valid {kind[1:].upper()}: {error}") from error
     if not isinstance(content, dict):
@@ -161,10 +166,6 @@ def _read_path(path: Path, findings: Findings) -> _Read:
 
 
 def _read_text(text: str, findings: Findings) -> _Read:
-    if not text.strip() or (len(text.split()) == 1 and not text.startswith("--")):
-        raise UserError(
-            f"'{text}': no such file. Give a config (.toml, .json), a text file with a command line, or the command line itself in quotes."
-        )
     command = read_command(text)
     read = _Read(launcher=command.launcher)
     _tell_of_command(command, read)

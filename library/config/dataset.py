@@ -45,6 +45,11 @@ class Subset:
     """Free values of the user, handed through to metadata."""
     cache_info: bool
 
+    @property
+    def keeps_output(self) -> bool:
+        """Whether the frozen model's own prediction is the target, for captions as they are: sd-scripts' custom attribute."""
+        return bool(self.custom_attributes.get("diff_output_preservation"))
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -105,7 +110,6 @@ def _from_folders(config: Config, findings: Findings) -> list[Dataset]:
     subsets = []
     if config.data.in_json:
         options: dict[str, Any] = {"image_dir": config.data.train_data_dir, "metadata_file": config.data.in_json}
-        options["num_repeats"] = config.data.dataset_repeats
         _check_places(Table("in_json", options), findings)
         subsets.append(_subset("in_json", options, config))
     trees = {"reg_data_dir": config.data.reg_data_dir}
@@ -129,7 +133,7 @@ def _subset(where: str, options: Mapping[str, Any], config: Config) -> Subset:
         where=where,
         image_dir=Path(options["image_dir"]) if options.get("image_dir") else None,
         metadata_file=Path(metadata_file) if metadata_file else None,
-        num_repeats=options.get("num_repeats", 1),
+        num_repeats=options.get("num_repeats", config.data.dataset_repeats),
         is_reg=options.get("is_reg", False),
         class_tokens=options.get("class_tokens"),
         captions=_overlaid(config.captions, options),

@@ -110,11 +110,15 @@ def _no_pictures_asked(situation: Situation) -> bool:
 
 IDLE: tuple[Idle, ...] = (
     Idle(
-        ("train_data_dir", "reg_data_dir", "in_json", "dataset_repeats"),
+        ("train_data_dir", "reg_data_dir", "in_json"),
         _has_tables,
         "as dataset tables are given ([[datasets]], or dataset_config)",
     ),
-    Idle(("dataset_repeats",), lambda s: not s.config.data.in_json, "without in_json"),
+    Idle(
+        ("dataset_repeats",),
+        lambda s: not (s.config.data.in_json or _has_tables(s)),
+        "without in_json or dataset tables: the names of the folders say how often their pictures are repeated",
+    ),
     Idle(
         ("persistent_data_loader_workers",),
         lambda s: True,

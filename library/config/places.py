@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ def reachable(path: str) -> str:
         path = str(Path(path).expanduser()) if path.startswith("~") else path
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
+        if re.search(r"[\t\n\r\f\b]", path):
+            raise ValueError(
+                r"a path without tabs and line ends, which \t and \n are in double quotes: write backslashes in single quotes"
+            ) from None
         return path
     except RuntimeError:
         raise ValueError("a path; there is no user of that name whose home folder it could be") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
@@ -43,5 +44,5 @@ def _entry(key: str, value: Any, doc: str) -> str:
 
 
 def _first_sentence(doc: str) -> str:
-    end = doc.find(". ")
-    return doc if end < 0 else doc[: end + 1]
+    end = re.search(r"\. (?=[A-Z`])", doc)  # "et al. 2023" goes on
+    return doc if end is None else doc[: end.start() + 1]

@@ -39,7 +39,8 @@ start `train_network.py`. To see first what becomes of a config, and to get it a
     dojo from-sd-scripts "accelerate launch sdxl_train_network.py --pretrained_model_name_or_path=... --xformers"
 
 It reads TOML configs, the TOML that kohya's GUI starts a run with, the JSON that this GUI saves, the TOML of LoRA Easy Training
-Scripts, and command lines with line ends of bash, cmd and PowerShell, from a file or in quotes. It needs neither model nor pictures.
+Scripts, and command lines with line ends of bash, cmd and PowerShell, from a file or in quotes; variables that such a file sets
+itself are filled in. It needs neither model nor pictures.
 
 ## What is the same
 
@@ -87,7 +88,8 @@ DATASETS = """\
 ## Dataset tables
 
 All keys of `dataset_config` are options here, at the levels where sd-scripts has them: [general], [[datasets]] and
-[[datasets.subsets]]. Keys of a level that stand a level higher count for all below.
+[[datasets.subsets]]. Keys of a level that stand a level higher count for all below. `custom_attributes = {diff_output_preservation = true}` makes the
+frozen model's own prediction the target of those pictures, as in sd-scripts; here its text encoders are without the LoRA too.
 """
 
 GUIS = """\

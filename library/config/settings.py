@@ -19,6 +19,7 @@ from library.config.spellings import (
     OF_OTHER_FAMILIES,
     ONLY_VALUE,
     REFUSED,
+    STAND_INS,
     STRONGER_ALIASES,
     WITHOUT_EFFECT,
 )
@@ -86,11 +87,21 @@ def _canonical(setting: Setting, findings: Findings) -> Setting | None:
     if declared is not None:
         if is_unset(setting.value) and (name != declared.key or name in EMPTY_IS_UNSET):
             return None
-        return replace(setting, key=declared.key)
+        return _stood_in(replace(setting, key=declared.key), findings)
     if name in FLAGS:
         return _from_flag(setting, findings)
     _report_foreign(setting, findings)
     return None
+
+
+def _stood_in(setting: Setting, findings: Findings) -> Setting:
+    """The setting, with the value that stands in for its own where there is one."""
+    stand_ins = STAND_INS.get(setting.key, {})
+    if not isinstance(setting.value, str) or setting.value not in stand_ins:
+        return setting
+    value, why = stand_ins[setting.value]
+    findings.warnings.append(f"{setting.source}: {setting.key} = {shown(setting.value)} is {shown(value)} here: {why}.")
+    return replace(setting, value=value)
 
 
 def _from_flag(setting: Setting, findings: Findings) -> Setting | None:

@@ -121,6 +121,13 @@ REFUSED: dict[str, str] = {
 WITHOUT_EFFECT: dict[str, object] = {"initial_epoch": 1, "initial_step": 0}
 """Values of refused keys that ask for nothing."""
 
+_SYNC = "TensorBoard's log is written, which `wandb sync --sync-tensorboard FOLDER` takes over"
+
+STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
+    "log_with": {"all": ("tensorboard", _SYNC), "wandb": ("tensorboard", _SYNC)},
+}
+"""Values of sd-scripts' that another one here stands in for, each with the reason; a warning tells it."""
+
 OF_OTHER_FAMILIES: frozenset[str] = frozenset(
     {
         "ae",

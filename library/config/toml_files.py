@@ -16,6 +16,9 @@ from library.core.errors import UserError
 
 WORDS_OF_THE_RUN = ("trigger_word", "class_word")
 KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+LARGEST = 2**20
+"""Bytes of a config; the longest ones have some ten thousand."""
+
 HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 
 
@@ -45,9 +48,11 @@ def read_text(path: Path) -> str:
     """The file as text, with or without a byte order mark.
 
     Raises:
-        UserError: it cannot be read or is not UTF-8.
+        UserError: it cannot be read, is not UTF-8, or too large for a config, as a model is that was given by mistake.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{shown_path(path)}: larger than {LARGEST >> 20} MiB, so this is no config.")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{shown_path(path)}: cannot be read: {error.strerror}.") from error

@@ -19,6 +19,9 @@ MOST_PARTS = 64
 """Of a dotted TOML key; the parser's time grows with their square."""
 
 LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{MOST_PARTS}}}""")
+BACKSLASH = re.compile(r"Unescaped '\\' in a string|Invalid hex value")
+"""What the parser says of "C:\\models" and "C:\\users", by far the most frequent mistake in configs from Windows."""
+
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
 MOST_BITS = 64
 """Of a whole number; one in hexadecimal may have so many that it cannot even be printed."""
@@ -37,7 +40,11 @@ def parse_toml(text: str) -> dict[str, Any]:
     if found := LONG_KEY.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise DocumentError(f"A key has more than {MOST_PARTS} parts (at line {line}, column 1)")
-    return _parsed(tomllib.loads, text)
+    try:
+        return _parsed(tomllib.loads, text)
+    except DocumentError as error:
+        hint = r"\g<0>; a path with backslashes stands in single quotes, as in 'C:\\pictures'"
+        raise DocumentError(BACKSLASH.sub(hint, str(error))) from error
 
 
 def parse_json(text: str) -> Any:

@@ -146,13 +146,16 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
             picture.caption, subset.captions, python_random(self.seed, "caption", *showing), moment
         )
         role = self._role(picture, caption, (batch.step, entry.slot))
-        if role.keeps_prior:
+        if role.keeps_prior and not subset.keeps_output:
             caption = self._prior_caption(caption, subset, role.position)
         return example(self.material, entry.picture, placement, caption, role, image_rng)
 
     def _role(self, picture: Picture, caption: str, position: tuple[int, int]) -> Role:
+        weight = self.prior.prior_loss_weight if picture.is_reg else 1.0
+        if self.material.subset(picture).keeps_output:
+            return Role(position, weight, keeps_prior=True)
         if picture.is_reg:
-            return Role(position, self.prior.prior_loss_weight)
+            return Role(position, weight)
         rate = self.prior.prior_prediction_rate
         drawn = rate > 0 and python_random(self.seed, "prior_prediction", *position).random() < rate
         # A caption that never had the trigger stands for the picture itself: to keep it as it was would unteach it.
@@ -208,6 +211,7 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
         ]
         options = [
             f"{subset.captions} {replace(subset.images, conditioning_data_dir=None)} {subset.trigger_word} {subset.class_word}"
+            + " keeps_output" * subset.keeps_output
             for dataset in self.material.datasets
             for subset in dataset.subsets
         ]

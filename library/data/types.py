@@ -86,9 +86,9 @@ class Example:
     """(1, h, w) at the latents' size, in [0, 1]."""
     geometry: Geometry
     weight: float
-    """Weight of the sample's loss: prior_loss_weight for regularisation pictures, prior_prediction_weight where `keeps_prior`, else 1."""
+    """Weight of the sample's loss: prior_loss_weight for regularisation pictures, prior_prediction_weight with prior prediction, else 1."""
     keeps_prior: bool
-    """The frozen model's prediction is the target (prior prediction)."""
+    """The frozen model's prediction is the target (prior prediction, or pictures whose output is kept)."""
     multiplier: float
     """Strength of the network for this sample (network_multiplier)."""
 

@@ -20,6 +20,8 @@ accelerate launch .\\sdxl_train_network.py ^
   --pretrained_model_name_or_path="D:\\models\\x.safetensors" ^
   --train_data_dir "C:\\pics\\" ^
   --output_dir=C:\\out\\a --xformers
+
+pause
 """
 POWERSHELL = """accelerate launch "sd-scripts/train_network.py" `
   --seed=1 `
@@ -70,8 +72,31 @@ def test_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
+def test_a_quote_that_is_never_closed_swallows_nothing() -> None:
+    with pytest.raises(UserError, match="mark ' is never closed, in: --train_data_dir=Rins"):
+        split_words("--train_data_dir=Rin's pictures --seed 3")
+
+
 def test_variables_of_a_shell_are_found() -> None:
     assert variables(["--a=$MODEL/x", "--b=%OUT%", "${MODEL}", "50%", "$MODEL"]) == ["$MODEL", "%OUT%", "${MODEL}"]
+    assert variables(["--output_name=$(date +%F)-a", "--vae=$(pwd", "$env:HOME"]) == [
+        "$(date +%F)",
+        "$(pwd",
+        "$env:HOME",
+    ]
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        'dir="/a b"\nexport MODEL=$dir/x.safetensors # the model\n',
+        '$dir = "/a b" # where\n$MODEL="$dir/x.safetensors"\n',
+        'set dir=/a b\nset "MODEL=%dir%/x.safetensors"\n',
+    ],
+)
+def test_variables_that_the_text_sets_are_filled_in(assignments: str) -> None:
+    command = read_command(f"{assignments}accelerate launch train_network.py --vae=%MODEL% --a ${{MODEL}} $other")
+    assert command.options == ["--vae=/a b/x.safetensors", "--a", "/a b/x.safetensors", "$other"]
 
 
 @pytest.mark.parametrize("text", ["accelerate launch flux_train_network.py --x", "echo hello there"])

@@ -93,6 +93,11 @@ def test_a_preset_is_loaded_as_the_config_it_came_from(folder: Path) -> None:
     assert old == new
 
 
+def test_an_option_is_explained_by_a_whole_sentence() -> None:
+    text = preset_text(convert_source("train_network.py --min_snr_gamma=5").config)
+    assert "# Weigh timesteps by min(snr, gamma)/snr (Hang et al. 2023); 5 is usual.\nmin_snr_gamma = 5.0\n" in text
+
+
 def test_a_command_line_lies_over_its_config_file(folder: Path) -> None:
     Path("base.toml").write_text("network_dim = 8\nseed = 1\n", encoding="utf-8")
     conversion = convert_source("accelerate launch sdxl_train_network.py --config_file=base --seed=2 --sdpa")
@@ -187,3 +192,15 @@ def test_files_of_no_use_are_refused(tmp_path: Path, content: str) -> None:
         convert_source(str(path))
     with pytest.raises(UserError, match="no such file"):
         convert_source("nowhere.toml")
+
+
+def test_files_that_hold_nothing_or_too_much_are_refused(tmp_path: Path) -> None:
+    empty, model = tmp_path / "empty.txt", tmp_path / "model.safetensors"
+    empty.touch()
+    model.write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(UserError, match=r"no call of train_network\.py"):
+        convert_source(str(empty))
+    with pytest.raises(UserError, match="larger than 1 MiB"):
+        convert_source(str(model))
+    with pytest.raises(UserError, match="larger than 1 MiB"):
+        load_config(["--config", str(model.rename(tmp_path / "x.toml"))])

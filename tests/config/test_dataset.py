@@ -100,11 +100,11 @@ def test_subset_wins_over_dataset_over_general_over_main(tmp_path: Path) -> None
     assert one.where.endswith("datasets[0].subsets[0]")
 
 
-def test_dataset_repeats_are_not_for_tables(tmp_path: Path) -> None:
+def test_dataset_repeats_count_where_no_table_says_otherwise(tmp_path: Path) -> None:
     a_picture(tmp_path)
     tables = [{"subsets": [{"image_dir": str(tmp_path)}, {"image_dir": str(tmp_path), "num_repeats": 2}]}]
     (dataset,) = resolve_datasets(config_with(datasets=tables, dataset_repeats=7))[0]
-    assert [subset.num_repeats for subset in dataset.subsets] == [1, 2]
+    assert [subset.num_repeats for subset in dataset.subsets] == [7, 2]
 
 
 def test_every_table_key_of_sd_scripts_is_known(tmp_path: Path) -> None:

@@ -369,13 +369,19 @@ def test_keys_of_the_gui_and_keys_without_effect_warn(load: Load) -> None:
     assert "'lowram' has no effect" in loaded.warnings[2]
 
 
+@pytest.mark.parametrize("value", ["wandb", "all"])
+def test_tensorboard_stands_in_for_other_logs(load: Load, value: str) -> None:
+    loaded = load(f'log_with = "{value}"\n')
+    assert loaded.config.logging.log_with == "tensorboard"
+    (warning,) = loaded.warnings
+    assert f'log_with = "{value}" is "tensorboard" here' in warning and "wandb sync" in warning
+
+
 def test_keys_that_are_not_offered_are_errors(load: Load) -> None:
     messages = mistakes(load, 'deepspeed = true\nsave_model_as = "ckpt"\ninitial_step = 100\noutput_config = false\n')
     assert len(messages) == 3
     assert "'deepspeed' is not offered: a LoRA's optimizer is small; several processes" in messages[0]
     assert 'only "safetensors" is offered: a pickle' in messages[1]
-    (message,) = mistakes(load, 'log_with = "wandb"\n')
-    assert "wandb sync" in message
     (message,) = mistakes(load, 'timestep_sampling = "sigmoid"\n')
     assert "other families" in message
 

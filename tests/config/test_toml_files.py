@@ -2,7 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from library.config.places import reachable
 from library.config.toml_files import line_numbers, read_settings
+from library.core.errors import UserError
 
 TEXT = '''# a comment with network_dim = 3
 network_dim = 4
@@ -46,3 +50,15 @@ def test_settings_come_with_their_places(folder: Path) -> None:
         "network_args": ({"conv_dim": 4}, "x.toml:14"),
         "optimizer_args": ({"betas": [0.9, 0.99]}, "x.toml:17"),
     }
+
+
+@pytest.mark.parametrize("path", [r"C:\models\x", r"C:\users\me"])
+def test_backslashes_in_double_quotes_are_explained(folder: Path, path: str) -> None:
+    Path("x.toml").write_text(f'seed = 1\nvae = "{path}"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"x\.toml:2: .*a path with backslashes stands in single quotes"):
+        read_settings(Path("x.toml"))
+
+
+def test_backslashes_that_were_read_as_tabs_and_line_ends_are_explained() -> None:
+    with pytest.raises(ValueError, match="write backslashes in single quotes"):
+        reachable("C:\new\table")

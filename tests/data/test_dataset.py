@@ -160,6 +160,19 @@ def test_regularisation_pictures_have_their_weight_and_number(folder: Make, subs
     assert {(e.weight, e.keeps_prior) for e in examples if "/reg/" not in Path(e.image).as_posix()} == {(1.0, True)}
 
 
+def test_pictures_whose_output_is_kept_have_their_own_captions_and_weights(folder: Make, subset, dataset) -> None:
+    kept = subset(folder(2), custom_attributes={"diff_output_preservation": True}, trigger_word="alex")
+    plain = subset(folder(2, "other"), custom_attributes={"diff_output_preservation": False})
+    regularisation = subset(
+        folder(4, "reg", caption="man"), is_reg=True, custom_attributes={"diff_output_preservation": True}
+    )
+    data = build([dataset(kept, plain, regularisation)], prior=Prior(prior_loss_weight=0.25))
+    examples = [data[step, 0].examples[0] for step in range(data.updates_per_epoch)]
+    roles = {Path(e.image).parts[-2]: (e.keeps_prior, e.weight) for e in examples}
+    assert sorted(roles.values()) == [(False, 1.0), (True, 0.25), (True, 1.0)] and roles["reg"] == (True, 0.25)
+    assert {e.caption for e in examples} == {"alex, red hair, boxing", "man"}
+
+
 def test_datasets_keep_their_own_sizes_and_batches(folder: Make, subset, dataset) -> None:
     small = dataset(subset(folder(4)), resolution=[32, 32], train_batch_size=4)
     large = dataset(subset(folder(4)), resolution=[64, 64], train_batch_size=2)

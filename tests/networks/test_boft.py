@@ -167,3 +167,18 @@ def test_mistakes_are_told(tiny):
     algorithm = BOFT(RotationOptions())
     assert algorithm.size_in_file({"oft_blocks": torch.zeros(3, 4, 4)}) is None
     assert algorithm.size_in_file({"lora_down.weight": torch.zeros(3, 4)}) is None
+
+
+@pytest.mark.parametrize("rows", [100, 300], ids=["few values", "many values"])
+def test_stages_are_not_kept_for_the_backward_pass(rows):
+    turns = torch.zeros(butterfly_shape(128, 4), requires_grad=True)
+    values = torch.randn(rows, 128, requires_grad=True)
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        turn_butterfly(turns, values)
+    assert sum(storage.nbytes() for storage in kept.values()) <= 2 * values.nbytes

@@ -112,3 +112,9 @@ def test_rank_is_not_asked():
     site = Site("unet", "a", "lora_unet_attn1_to_k", "linear", 1, nn.Linear(12, 16))
     small, large = (IA3(IA3Options()).adapter(site, Size(rank, 1.0), torch.Generator()) for rank in (1, 64))
     assert small.gain.shape == large.gain.shape == (16,)
+
+
+def test_the_layer_may_wait_on_another_device():
+    adapter = trained_adapter(nn.Linear(12, 16), on_input=False)
+    adapter.to("meta")  # stands for a GPU; blocks_to_swap leaves the layer behind
+    assert adapter.delta().is_meta and adapter.norm().is_meta

@@ -239,3 +239,29 @@ def test_checks_without_a_model(tmp_path):
 def test_rank_stabilised_scaling_is_refused_where_alpha_scales_nothing(module):
     with pytest.raises(UserError, match=f"rs_lora has no meaning for {module}"):
         check_network(NetworkConfig(network_module=module, network_args={"rs_lora": True}))
+
+
+def test_lora_plus_without_anything_to_speed_up_is_told(caplog):
+    args = {"loraplus_unet_lr_ratio": 16}
+    check_network(NetworkConfig(network_module="networks.loha", network_args=args))
+    assert not caplog.messages
+    check_network(NetworkConfig(network_module="networks.oft", network_args=args))
+    assert "LoRA+" in caplog.text and "networks.oft" in caplog.text
+
+
+def test_dim_from_weights_tells_of_sizes_that_do_not_count(tiny, tmp_path, caplog):
+    file = tmp_path / "a.safetensors"
+    save_lora(file, build(tiny()).state_dict_to_save(), {})
+    given = {"conv_dim": 4, "rs_lora": True, "exclude_patterns": [".*to_q"], "network_reg_lrs": {".*to_k": 1e-5}}
+    check_network(NetworkConfig(network_weights=str(file), network_args=given))
+    assert not caplog.messages
+    check_network(NetworkConfig(network_weights=str(file), dim_from_weights=True, network_args=given))
+    [told] = caplog.messages
+    assert "conv_dim, rs_lora, exclude_patterns without effect" in told
+
+
+def test_dim_from_weights_of_another_network_is_refused(tiny, tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_lora(file, build(tiny(), network_module="networks.loha").state_dict_to_save(), {})
+    with pytest.raises(UserError, match=r"is no file of networks\.lora; .*hada_w1_a.* Set network_module"):
+        build(tiny(), network_weights=str(file), dim_from_weights=True)

@@ -9,8 +9,10 @@ from torch import nn
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
+from library.models.convolution import speed_up_small
 from networks.apply import apply_lora
 from networks.build import build_network
+from networks.merge import merge
 from networks.peft import impulse_response
 
 KEY = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -101,3 +103,29 @@ def test_what_a_tuner_cannot_do_is_told(tiny):
         )
     with pytest.raises(UserError, match=r"gralora cannot act on lora_.*divisible"):
         attached(tiny(), "gralora", blocks=3)
+
+
+@pytest.mark.parametrize("name", ["hra", "hira", "gralora", "miss"])
+def test_upon_another_network_only_its_own_change_is_added(tiny, disturb, name):
+    model = tiny()
+    lower = build_network(NetworkConfig(network_args={"conv_dim": 2}), model.hosts, "sd1", seed=0)
+    disturb(lower)
+    before = model.predict()
+    network = attached(model, name, rank=4, conv_dim=2)
+    torch.testing.assert_close(model.predict(), before, rtol=1e-4, atol=1e-5)
+    disturb(network)
+    alone = tiny()
+    own = attached(alone, name, rank=4, conv_dim=2)
+    own.load_saved(network.state_dict_to_save())
+    assert all(torch.equal(network.delta(key), own.delta(key)) for key in network.sites)
+
+
+def test_convolutions_that_are_computed_otherwise_can_be_merged(tiny, disturb):
+    model = tiny(dtype=torch.bfloat16)
+    speed_up_small(model.hosts["unet"])
+    network = attached(model, "hira", rank=4, conv_dim=2)
+    disturb(network, 0.5)
+    network.train(False)
+    acting = model.predict()
+    merge(network)
+    assert (model.predict() - acting).float().norm() < 0.05 * acting.float().norm()

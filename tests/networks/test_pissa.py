@@ -182,3 +182,27 @@ def test_a_run_that_started_from_a_file_resumes_with_its_trained_values(tiny, di
             parameter.copy_(trained)
     ours, theirs = resumed.state_dict_to_save(), network.state_dict_to_save()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("niter", [0, 4])
+def test_signs_are_not_left_to_rounding(niter):
+    draw = torch.Generator().manual_seed(0)
+    for weight in torch.randn(12, 40, 30, generator=draw):
+        up, down = principal_factors(weight, 4, niter, torch.Generator().manual_seed(0))
+        assert torch.equal(down.amax(1), down.abs().amax(1))
+        up_of_negative, down_of_negative = principal_factors(-weight, 4, niter, torch.Generator().manual_seed(0))
+        torch.testing.assert_close((up_of_negative, down_of_negative), (-up, down), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0])
+def test_a_file_without_strength_is_not_continued(tiny, disturb, tmp_path, alpha):
+    network = build_network(NetworkConfig(network_module="networks.pissa"), tiny().hosts, "sd1", seed=0)
+    disturb(network)
+    tensors = network.state_dict_to_save()
+    altered = {name: torch.tensor(alpha) if name.endswith("alpha") else tensor for name, tensor in tensors.items()}
+    save_lora(tmp_path / "a.safetensors", altered, {})
+    config = NetworkConfig(
+        network_module="networks.pissa", network_weights=str(tmp_path / "a.safetensors"), dim_from_weights=True
+    )
+    with pytest.raises(UserError, match="alpha above 0"):
+        build_network(config, tiny().hosts, "sd1", seed=0)

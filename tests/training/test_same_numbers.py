@@ -80,6 +80,7 @@ ANY = {
     "prior_loss_weight": Case(weights=(1.0, 0.3, 1.0, 0.3)),
     # the two do not touch, so one of each is tried at a time
     **{f"{loss}, {noise}": Case(LOSSES[loss], NOISES[noise]) for loss, noise in zip(LOSSES, NOISES, strict=True)},
+    "noise_offset_then_multires_noise": Case(noise={**NOISES["noise_offset"], **NOISES["multires_noise"]}),
     "all_together": Case(
         {"loss_type": "smooth_l1", "huber_schedule": "exponential", "min_snr_gamma": 1.0},
         {"noise_offset": 0.1, "ip_noise_gamma": 0.1},

@@ -31,7 +31,7 @@ class DataConfig:
     in_json: str | None = option(None, path="input")
     """Metadata of train_data_dir: a .json or .jsonl file that maps pictures to captions and tags."""
     dataset_repeats: int = option(1, minimum=1, maximum=MOST_REPEATS)
-    """Repeats of the pictures of in_json."""
+    """Repeats of the pictures of in_json, and of subsets in dataset tables that set no num_repeats."""
     trigger_word: str = ""
     """The word that calls the character or style. Checked in captions, written into the LoRA's metadata, and used by
     prior_prediction_rate."""
@@ -163,6 +163,7 @@ class SubsetConfig:
     class_tokens: str | None = None
     """Caption of pictures that have no caption file."""
     custom_attributes: dict[str, Any] = option(factory=dict)
-    """Free values, handed through to the metadata."""
+    """Free values, handed through to the metadata. {diff_output_preservation = true} is more: the target is the frozen model's own
+    prediction, so that these pictures, with their captions as they are, teach the LoRA what to leave unchanged."""
     cache_info: bool = False
     """Accepted for sd-scripts' configs: the sizes of pictures are always remembered."""

@@ -100,7 +100,7 @@ class LoggingConfig:
     """Put before the time stamp in the log folder's name."""
     log_tracker_name: str = "network_train"
     """Name of the log's folder."""
-    log_with: Literal["tensorboard", "none"] = option("tensorboard", parse=lambda value: _logger(value))
+    log_with: Literal["tensorboard", "none"] = "tensorboard"
     """Where to log."""
     log_every_n_steps: int = option(1, minimum=1)
     """Write the log every n steps."""
@@ -116,14 +116,6 @@ class ConfigConfig:
     """Presets or files that this config builds on; later ones win, then the file, then the command line."""
     unknown_keys: Literal["error", "warn"] = "error"
     """What to do with keys nobody knows: refuse, or go on and list them."""
-
-
-def _logger(value: Any) -> Any:
-    if value in ("wandb", "all"):
-        raise ValueError(
-            '"tensorboard" or "none"; wandb takes over the files that TensorBoard\'s log leaves: `wandb sync --sync-tensorboard FOLDER`'
-        )
-    return value
 
 
 def _precision(value: Any) -> str | None:
