@@ -59,7 +59,7 @@ setup(
     ],
     package_data={
         "presets": ["*.toml", "*/*.toml", "*/*.txt"],
-        "library.config": ["sd_scripts.toml"],
+        "library.config.sd_scripts": ["facts.toml"],
         "library.models.attention": ["kernel.c"],
     },
     install_requires=NEEDED,

@@ -23,7 +23,7 @@ import torch
 from library.core.disk import amount
 from library.core.runtime import quiet_libraries
 from library.lora_files.file import save_lora
-from library.models.stored_places import PUBLISHED, published_places
+from library.models.rewriting.stored_places import PUBLISHED, published_places
 
 FAMILIES = {published: family for family, published in PUBLISHED.items()}
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from library.core.runtime import available_cores, keep_freed_memory
 from library.models.attention.compiled import compiled_attention, library
 from library.models.convolution import small_convolution
-from networks.low_rank import low_rank_linear
+from networks.arithmetic.low_rank import low_rank_linear
 
 TURNS = 9
 ATTENTION = [(4096, 4096, 40), (4096, 77, 40), (1024, 1024, 40), (1024, 77, 40), (256, 256, 80), (256, 77, 80), (64, 64, 160)]  # fmt: skip

@@ -1,7 +1,7 @@
 """What a kind of network is made of: an algorithm that builds one adapter for each site.
 
 Everything else (which modules, ranks by block, learning rates by block, hooks, files, merging) is the same for all
-kinds and lives in `sizes`, `rates`, `inject` and `merge`. A new kind is one class with these few methods.
+kinds and lives in `by_layer`, `inject` and `files`. A new kind is one class with these few methods.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 
 
 @dataclass(frozen=True)

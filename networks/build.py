@@ -19,19 +19,19 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import read_lora
-from library.lora_files.keys import sites
-from library.lora_files.layouts import KEY_LAYOUTS
+from library.lora_files.names.keys import sites
+from library.lora_files.names.layouts import KEY_LAYOUTS
 from library.lora_files.reading import read_for_model
 from networks.algorithm import Algorithm, Size
-from networks.apply import fitting_sizes, naming, sizes_in_file
 from networks.base import Network
+from networks.by_layer.layers import layer_changes
+from networks.by_layer.patterns import PatternOptions, pattern_changes
+from networks.by_layer.rates import InnerRates, RateOptions, block_weights
+from networks.by_layer.sizes import SizeOf, SizeOptions, sizes_from_options, warn_of_conv_alpha
+from networks.files.apply import fitting_sizes, naming, sizes_in_file
 from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork
-from networks.layers import layer_changes
 from networks.options import parse_together
-from networks.patterns import PatternOptions, pattern_changes
-from networks.rates import InnerRates, RateOptions, block_weights
-from networks.sizes import SizeOf, SizeOptions, sizes_from_options, warn_of_conv_alpha
 
 log = logging.getLogger("dojo")
 

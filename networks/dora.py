@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.dense import weight_shape
-from networks.host_weight import whole_weight
+from networks.arithmetic.dense import weight_shape
+from networks.arithmetic.host_weight import whole_weight
+from networks.arithmetic.side_path import alpha_in_file, matrix_shapes
 from networks.lora import Dropouts, LoRAAdapter
-from networks.side_path import alpha_in_file, matrix_shapes
 from networks.tensors import copy_into
 
 FULL = Moment()

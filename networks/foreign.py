@@ -23,8 +23,8 @@ from library.core.disk import writing
 from library.core.errors import UserError
 from library.core.randomness import derived_seed
 from library.lora_files.file import read_lora, save_lora
-from library.lora_files.keys import dotted_names, file_key
-from library.lora_files.layouts import KEY_LAYOUTS
+from library.lora_files.names.keys import dotted_names, file_key
+from library.lora_files.names.layouts import KEY_LAYOUTS
 from networks.base import ParameterGroup, Rates
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.host_weight import whole_weight
+from networks.arithmetic.host_weight import whole_weight
 from networks.options import refuse_dropout
 from networks.tensors import copy_into
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from library.core.errors import UserError, UserErrors
 from library.core.randomness import torch_generator
 from library.lora_files.alphas import with_one_alpha
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Adapter, Algorithm, Base, Moment, ScalableAdapter
 from networks.base import ParameterGroup, Rates
-from networks.rates import InnerRates, PlacedParameter, parameter_groups
-from networks.sizes import SizeOf
+from networks.by_layer.rates import InnerRates, PlacedParameter, parameter_groups
+from networks.by_layer.sizes import SizeOf
 
 
 class AdapterNetwork(nn.Module):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from library.config.schema.fields import option
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Size
-from networks.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
+from networks.arithmetic.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
+from networks.arithmetic.side_path import alpha_in_file
 from networks.options import refuse_dropout
-from networks.side_path import alpha_in_file
 
 FIRST_DEVIATIONS = {
     "hada_w1_a": 0.1,

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Size
-from networks.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
+from networks.arithmetic.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
+from networks.arithmetic.side_path import alpha_in_file
 from networks.loha import tucker
 from networks.options import refuse_dropout
-from networks.side_path import alpha_in_file
 
 log = logging.getLogger("dojo")
 

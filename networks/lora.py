@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from library.config.schema.fields import option
 from library.config.values import convert
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.side_path import (
+from networks.arithmetic.side_path import (
     LowRankFiles,
     SidePath,
     alpha_in_file,

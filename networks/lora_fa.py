@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Size
 from networks.lora import Dropouts, LoRA, LoRAAdapter
 

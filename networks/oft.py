@@ -19,10 +19,10 @@ from library.config.schema.fields import option
 from library.config.values import convert
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Size
+from networks.arithmetic.rotation import RotationAdapter, RotationOptions, output_count, rotation_size
 from networks.options import refuse_dropout
-from networks.rotation import RotationAdapter, RotationOptions, output_count, rotation_size
 
 
 def refuse_enable_conv(value: Any) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
 from networks.options import refuse_dropout
 from networks.tensors import copy_into

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.host_weight import whole_weight
-from networks.lora import LoRA
-from networks.options import refuse_dropout
-from networks.side_path import (
+from networks.arithmetic.host_weight import whole_weight
+from networks.arithmetic.side_path import (
     LowRankFiles,
     SidePath,
     alpha_in_file,
@@ -34,6 +32,8 @@ from networks.side_path import (
     product_norm,
     rescaling,
 )
+from networks.lora import LoRA
+from networks.options import refuse_dropout
 from networks.tensors import copy_into
 
 SPARE = 8

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from library.config.schema.fields import option
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
+from networks.arithmetic.side_path import LowRankFiles
 from networks.lora import Dropouts, LoRAAdapter
 from networks.options import refuse_dropout
-from networks.side_path import LowRankFiles
 
 TIMESTEPS = 1000
 """T of every model family here."""

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from library.cli.arguments import command_parser
 from library.config.check_data import trains_text_encoder
-from library.config.conversion import Conversion, convert_source, missing_parts
-from library.config.preset_text import preset_text
 from library.config.schema import Config
 from library.config.schema.data import BucketConfig
+from library.config.sd_scripts.conversion import Conversion, convert_source, missing_parts
+from library.config.sd_scripts.preset_text import preset_text
 from library.core.errors import UserError
 from library.core.files import write_atomically
 from library.core.terminal import harmless

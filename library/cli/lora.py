@@ -20,5 +20,5 @@ TOOLS = {
 
 
 def main(argv: Sequence[str]) -> int | None:
-    """Run one tool; each is a module `library.cli.lora_...` with `main(argv)`."""
-    return dispatch("dojo lora", __doc__, TOOLS, "library.cli.lora_", argv)
+    """Run one tool; each is a module of `library.cli.lora_tools` with `main(argv)`."""
+    return dispatch("dojo lora", __doc__, TOOLS, "library.cli.lora_tools.", argv)

@@ -21,7 +21,7 @@ from library.inference.sample import generate
 from library.models.base import DiffusionModel
 from library.models.load import load_model
 from library.models.pickles import without_pickles
-from networks.apply import apply_lora
+from networks.files.apply import apply_lora
 from networks.inject import AdapterNetwork
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -67,8 +67,13 @@ def cache_latents(
     refuse_varying_pictures(data)
     jobs = _share_of(data, cache, {job.key: job for job in latent_jobs(data, fingerprint)})
     missing = [job for job in jobs if cache.get(job.key) is None]
-    with tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar:
-        for batch in _kept_behind(_encoded(_loaded_ahead(_batches(missing, batch_size)), encode), cache):
+    with (
+        ThreadPoolExecutor(available_cores()) as readers,
+        ThreadPoolExecutor(1) as writer,
+        tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar,
+    ):
+        loaded = _loaded_ahead(_batches(missing, batch_size), readers)
+        for batch in _kept_behind(_encoded(loaded, encode), cache, writer):
             bar.update(len(batch))
     return data.with_latents(Encoded(cache, fingerprint))
 
@@ -157,17 +162,22 @@ Loaded = tuple[Tensor, Tensor | None]
 """A picture's pixels (3, H, W) and its mask (1, h, w)."""
 
 
-def _loaded_ahead(batches: Iterable[list[Job]]) -> Iterator[tuple[list[Job], list[Loaded]]]:
-    """Each batch with its pictures, decoded in threads while earlier batches are encoded."""
+def _loaded_ahead(
+    batches: Iterable[list[Job]], readers: ThreadPoolExecutor
+) -> Iterator[tuple[list[Job], list[Loaded]]]:
+    """Each batch with its pictures, decoded in threads while earlier batches are encoded.
+
+    The threads are the caller's to end: an abandoned generator that waited for its own when Python's garbage collector found
+    it could stop the whole process, if that was while another thread was being started.
+    """
     room = Room()
-    with ThreadPoolExecutor(max_workers=available_cores()) as pool:
-        waiting: deque[tuple[list[Job], list[Future[Loaded]]]] = deque()
-        for batch in batches:
-            waiting.append((batch, [pool.submit(_load, job, room) for job in batch]))
-            if len(waiting) > BATCHES_AHEAD:
-                yield _finished(*waiting.popleft())
-        while waiting:
+    waiting: deque[tuple[list[Job], list[Future[Loaded]]]] = deque()
+    for batch in batches:
+        waiting.append((batch, [readers.submit(_load, job, room) for job in batch]))
+        if len(waiting) > BATCHES_AHEAD:
             yield _finished(*waiting.popleft())
+    while waiting:
+        yield _finished(*waiting.popleft())
 
 
 def _finished(batch: list[Job], loading: list[Future[Loaded]]) -> tuple[list[Job], list[Loaded]]:
@@ -203,22 +213,21 @@ def _encode_pictures(jobs: list[Job], loaded: list[Loaded], encode: Callable[[Te
     return entries
 
 
-def _kept_behind(batches: Iterable[Entries], cache: TensorCache) -> Iterator[Entries]:
+def _kept_behind(batches: Iterable[Entries], cache: TensorCache, writer: ThreadPoolExecutor) -> Iterator[Entries]:
     """Each batch, written in a thread while later ones are encoded: a write waits for the disk."""
 
     def keep(entries: Entries) -> None:
         for key, tensors in entries.items():
             cache.put(key, tensors)
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting: deque[Future[None]] = deque()
-        for entries in batches:
-            waiting.append(thread.submit(keep, entries))
-            if len(waiting) > BATCHES_AHEAD:
-                waiting.popleft().result()
-            yield entries
-        for written in waiting:
-            written.result()
+    waiting: deque[Future[None]] = deque()
+    for entries in batches:
+        waiting.append(writer.submit(keep, entries))
+        if len(waiting) > BATCHES_AHEAD:
+            waiting.popleft().result()
+        yield entries
+    for written in waiting:
+        written.result()
 
 
 def _require_finite(encoded: Tensors, caption: str) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from library.core.errors import UserError
-from library.lora_files.keys import file_key
-from library.lora_files.layouts import KEY_LAYOUTS, KeyLayout
-from library.lora_files.module_names import ModuleName
-from library.lora_files.peft_alphas import HOSTS
-from library.lora_files.styles import parse
+from library.lora_files.names.keys import file_key
+from library.lora_files.names.layouts import KEY_LAYOUTS, KeyLayout
+from library.lora_files.names.module_names import ModuleName
+from library.lora_files.names.peft_alphas import HOSTS
+from library.lora_files.names.styles import parse
 
 Target = Literal["kohya", "kohya-diffusers", "diffusers"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from library.core.errors import UserError
-from library.lora_files.family import recognise_family
 from library.lora_files.file import read_lora
-from library.lora_files.module_names import of_key
-from library.lora_files.places import block_name
+from library.lora_files.low_rank.strength import Strength, strength_of
+from library.lora_files.names.family import recognise_family
+from library.lora_files.names.module_names import of_key
+from library.lora_files.names.places import block_name
+from library.lora_files.names.styles import Style
 from library.lora_files.reading import is_finite, renamed
-from library.lora_files.strength import Strength, strength_of
-from library.lora_files.styles import Style
 
 LAYERS = {
     "attn1": "self-attention",

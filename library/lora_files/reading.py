@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from library.core.errors import UserError, UserErrors
-from library.lora_files.family import recognise_family
 from library.lora_files.file import read_lora
-from library.lora_files.module_names import PEFT_ROOT
-from library.lora_files.peft_alphas import CONFIG_FILE, HEADER_ENTRY, PeftScales
-from library.lora_files.styles import DESCRIBED, Style, to_kohya
+from library.lora_files.names.family import recognise_family
+from library.lora_files.names.module_names import PEFT_ROOT
+from library.lora_files.names.peft_alphas import CONFIG_FILE, HEADER_ENTRY, PeftScales
+from library.lora_files.names.styles import DESCRIBED, Style, to_kohya
 
 log = logging.getLogger("dojo")
 

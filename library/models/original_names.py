@@ -1,6 +1,6 @@
 """From the names of original single files to those of diffusers and transformers: VAE and text encoders.
 
-The UNet's names stand in `library.lora_files.unet_names`, which LoRA files share.
+The UNet's names stand in `library.lora_files.names.unet_names`, which LoRA files share.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from library.core.errors import UserError
-from library.lora_files.unet_names import diffusers_unet_module
+from library.lora_files.names.unet_names import diffusers_unet_module
 from library.models.architecture import Family, text_encoder_config, unet_config, vae_config
 from library.models.checkpoint import Checkpoint, Component
 from library.models.original_names import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from library.lora_files.unet_names import layout_of, original_unet_module
+from library.lora_files.names.unet_names import layout_of, original_unet_module
 from library.models.architecture import Family
 from library.models.original_names import without_text_model_level
 from library.models.single_file import CLIP, OPEN_CLIP, UNET, UNUSED_SD2_LAYERS, VAE

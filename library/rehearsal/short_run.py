@@ -38,8 +38,8 @@ from library.training.state.saving import checkpoint_name
 from library.training.state.snapshot import Snapshot, take_snapshot
 from library.training.step import Trainer
 from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
-from networks.apply import apply_lora
 from networks.build import build_network, find_plugin
+from networks.files.apply import apply_lora
 from networks.foreign import is_foreign
 
 

@@ -284,11 +284,14 @@ def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
         if gpu is not None:
             torch.cuda.set_device(gpu)  # belongs to a thread; page-locked memory is asked from it
 
-    with ThreadPoolExecutor(max_workers=1, initializer=settle) as thread:
+    thread = ThreadPoolExecutor(max_workers=1, initializer=settle)
+    try:
         following: Future[T | None] = thread.submit(next, items, None)
         while (item := following.result()) is not None:
             following = thread.submit(next, items, None)
             yield item
+    finally:  # without waiting: the garbage collector may come here while another thread is being started, which would wait too
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _unwrapped(found: Iterator[Batch | MicroBatch | Mistake]) -> Iterator[Batch | MicroBatch]:

@@ -36,7 +36,7 @@ from library.training.state.checkpoint import Position, load_state
 from library.training.state.snapshot import restore
 from library.training.step import LAG, Trainer
 from networks.base import Network, Rates
-from networks.merge import merge_base_weights
+from networks.files.merge import merge_base_weights
 
 log = logging.getLogger("dojo")
 

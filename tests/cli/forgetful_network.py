@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
 from networks.lora import LoRA, LoRAAdapter
 

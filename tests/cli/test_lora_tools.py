@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from library.cli.lora import TOOLS
 from library.lora_files.file import read_lora, save_lora
 from library.lora_files.sidecars import card, save_card
-from networks.apply import apply_lora
+from networks.files.apply import apply_lora
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"

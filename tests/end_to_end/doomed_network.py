@@ -10,7 +10,7 @@ from torch import Tensor
 
 from library.config.schema.fields import option
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
 from networks.lora import LoRA, LoRAAdapter, LoRAOptions
 

@@ -17,7 +17,7 @@ import train_network
 from library.core.runtime import run_command
 from library.training.batch import Batch
 from library.training.step import Trainer
-from networks import low_rank
+from networks.arithmetic import low_rank
 
 
 def size_of_process() -> int:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.config.command_text import split_words
-from library.config.conversion import Conversion, convert_source
-from library.config.gui_files import HANDLED, KOHYA, LYCORIS, RENAMED
-from library.config.preset_text import preset_text
+from library.config.sd_scripts.command_text import split_words
+from library.config.sd_scripts.conversion import Conversion, convert_source
+from library.config.sd_scripts.gui_files import HANDLED, KOHYA, LYCORIS, RENAMED
+from library.config.sd_scripts.preset_text import preset_text
 from tests.fuzz.strategies import TEXT, VALUES, damaged_text, fuzzed, outcome
 
 COMMAND = (

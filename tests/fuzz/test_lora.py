@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from library.cli.lora_report import report_text
+from library.cli.lora_tools.report import report_text
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.convert import converted
@@ -23,8 +23,8 @@ from library.lora_files.file import read_lora
 from library.lora_files.inspect import inspect
 from library.models.published import recipe
 from library.models.random_weights import random_modules
-from networks.apply import apply_lora
 from networks.build import build_network
+from networks.files.apply import apply_lora
 from tests.fuzz.strategies import TEXT, VALUES, damaged, fuzzed, odd_header, outcome, room_for, safetensors
 
 KEY = "lora_unet_mid_block_attentions_0_proj_in"

@@ -17,7 +17,7 @@ from library.models.quantised import (
     quantise,
     unpacked_weight,
 )
-from networks.merge import merge
+from networks.files.merge import merge
 
 NAMES = sorted(PACKINGS)
 ERROR = {"int8": 0.012, "fp8": 0.03, "nf4": 0.11}

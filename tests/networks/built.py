@@ -6,7 +6,7 @@ import re
 
 from library.config.schema.layers import parse_layers
 from library.config.schema.network import NetworkConfig
-from library.lora_files.keys import sites
+from library.lora_files.names.keys import sites
 from networks.base import Rates
 from networks.build import build_network
 

@@ -13,8 +13,8 @@ from library.config.places import PRESETS, PROJECT_ROOT
 from library.config.schema.layers import parse_layers
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from library.lora_files.keys import sites
-from library.lora_files.layouts import SD_KEYS, SDXL_KEYS
+from library.lora_files.names.keys import sites
+from library.lora_files.names.layouts import SD_KEYS, SDXL_KEYS
 from library.models.published import recipe
 from library.models.random_weights import empty_modules
 from networks.build import build_network

@@ -11,11 +11,11 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from networks.algorithm import Moment, Size
-from networks.apply import apply_lora
+from networks.arithmetic.rotation import RotationAdapter, RotationOptions
 from networks.boft import BOFT, butterfly_shape, turn_butterfly
 from networks.build import build_network
+from networks.files.apply import apply_lora
 from networks.inject import hook
-from networks.rotation import RotationAdapter, RotationOptions
 
 LAYERS = {
     "linear": lambda: nn.Linear(6, 24),

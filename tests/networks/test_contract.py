@@ -9,10 +9,10 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import save_lora
-from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network, check_network, find_plugin
-from networks.merge import merge
+from networks.files.apply import apply_lora
+from networks.files.merge import merge
 from tests.networks.cases import CASES
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-3})

@@ -13,10 +13,10 @@ from library.lora_files.convert import converted
 from library.lora_files.file import save_lora
 from library.models.quantised import PACKINGS, quantise
 from networks.algorithm import Moment, Size
-from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network, check_network
 from networks.dora import DoRA, DoRAAdapter, DoRAOptions
+from networks.files.apply import apply_lora
 from networks.inject import hook
 from networks.lora import Dropouts, LoRA, LoRAOptions
 from tests.networks.test_diffusers import pipeline

@@ -13,7 +13,7 @@ from torch import nn
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
-from library.lora_files.keys import sites
+from library.lora_files.names.keys import sites
 from networks.base import Rates
 from networks.build import build_network
 from networks.foreign import as_text

@@ -8,7 +8,7 @@ from torch import nn
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from library.lora_files.keys import Site, kind_of
+from library.lora_files.names.keys import Site, kind_of
 from library.models.quantised import PACKINGS, quantise, unpacked_weight
 from networks.algorithm import Base, Moment, Size
 from networks.build import build_network, check_network

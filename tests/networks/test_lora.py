@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
 from networks.inject import hook
 from networks.lora import Dropouts, LoRA, LoRAAdapter, LoRAOptions, drop

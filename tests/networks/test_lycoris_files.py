@@ -7,8 +7,8 @@ import torch
 
 from library.config.schema.network import NetworkConfig
 from library.lora_files.file import save_lora
-from networks.apply import apply_lora
 from networks.build import build_network
+from networks.files.apply import apply_lora
 
 FILES = {
     "loha": ("sd1", "networks.loha", {"algo": "loha", "preset": "attn-mlp"}),

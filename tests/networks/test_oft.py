@@ -12,11 +12,11 @@ from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.models.quantised import PACKINGS, quantise
 from networks.algorithm import Moment, Size
-from networks.apply import apply_lora
+from networks.arithmetic.rotation import RotationAdapter, RotationOptions
 from networks.build import build_network, check_network
+from networks.files.apply import apply_lora
 from networks.inject import hook
 from networks.oft import OFT, turn_blocks
-from networks.rotation import RotationAdapter, RotationOptions
 
 LAYERS = {
     "linear": lambda: nn.Linear(6, 12),

@@ -10,10 +10,10 @@ import torch
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
-from library.lora_files.layouts import SD_KEYS, SDXL_KEYS
+from library.lora_files.names.layouts import SD_KEYS, SDXL_KEYS
 from networks.base import Rates
 from networks.build import build_network, check_network
-from networks.rates import RateOptions, block_weights, parse_weights, shape_weights
+from networks.by_layer.rates import RateOptions, block_weights, parse_weights, shape_weights
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-4, "te2": 1e-5})
 

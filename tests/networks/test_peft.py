@@ -10,9 +10,9 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.models.convolution import speed_up_small
-from networks.apply import apply_lora
 from networks.build import build_network
-from networks.merge import merge
+from networks.files.apply import apply_lora
+from networks.files.merge import merge
 from networks.peft import impulse_response
 
 KEY = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from library.models.quantised import PACKINGS, quantise, unpacked_weight
 from networks.algorithm import Moment, Size
-from networks.apply import apply_lora
 from networks.build import build_network
+from networks.files.apply import apply_lora
 from networks.inject import hook
 from networks.lora import LoRAAdapter
 from networks.pissa import PiSSA, PiSSAOptions, principal_factors

@@ -14,10 +14,10 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.file import save_lora
-from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network
-from networks.merge import merge
+from networks.files.apply import apply_lora
+from networks.files.merge import merge
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "my_network"
@@ -139,7 +139,7 @@ def test_its_options_are_checked(outside, tiny):
 def test_a_module_without_a_network_is_named(outside, tiny):
     for name, hint in (
         ("my_network", "module without a network"),
-        ("networks.sizes", "register a class"),
+        ("networks.by_layer.sizes", "register a class"),
         ("my_network.svdif", "cannot be imported"),
     ):
         with pytest.raises(UserError, match=hint):

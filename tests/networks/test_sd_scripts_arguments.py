@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from library.config.catalog import by_any_name, declarations
-from library.config.sd_scripts import facts
+from library.config.sd_scripts.facts import facts
 from library.config.spellings import NEEDLESS_NETWORK_ARGS
 from library.core.registry import NETWORKS
 from networks.build import SHARED, find_plugin

@@ -16,10 +16,10 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.convert import converted
 from library.lora_files.file import save_lora
-from library.lora_files.peft_alphas import PeftScales
-from library.lora_files.styles import to_kohya
-from networks.apply import apply_lora
+from library.lora_files.names.peft_alphas import PeftScales
+from library.lora_files.names.styles import to_kohya
 from networks.build import build_network
+from networks.files.apply import apply_lora
 from tests.networks.test_diffusers import pipeline
 
 NO_PEFT = PeftScales({})

@@ -11,11 +11,11 @@ from torch import nn
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Moment, Size
-from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network, check_network
+from networks.files.apply import apply_lora
 from networks.inject import hook
 from networks.t_lora import TLoRA, TLoRAOptions, last_timestep
 

@@ -17,9 +17,9 @@ from library.models.base import DiffusionModel
 from library.models.load import load_model
 from library.models.published import recipe
 from library.models.random_weights import write_folder, write_single_file
-from networks.apply import apply_lora
 from networks.base import Rates
 from networks.build import build_network
+from networks.files.apply import apply_lora
 
 VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

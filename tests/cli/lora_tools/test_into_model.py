@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 
 from library.lora_files.file import read_lora
-from library.models.stored_places import open_model, weight_files
+from library.models.rewriting.stored_places import open_model, weight_files
 from library.models.weights import read_header
-from networks.merge import merge_lora
+from networks.files.merge import merge_lora
 from tests.cli.lora_tools.conftest import hosts_of
 
 WAYS = [

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from library.core.registry import NETWORKS
-from library.lora_files.keys import Site
+from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Moment, Size
-from networks.host_weight import whole_weight
+from networks.arithmetic.host_weight import whole_weight
 from networks.options import refuse_dropout
 from networks.tensors import copy_into
 

@@ -1,0 +1,1 @@
+"""The tools of `dojo lora`, a module each."""

@@ -1,0 +1,1 @@
+"""Changes of a weight as products of thin matrices: put together, cut off, measured."""

@@ -1,0 +1,1 @@
+"""A model's files written anew with some weights changed."""

@@ -1,0 +1,1 @@
+"""LoRA files put onto a model, merged into it, or put together."""
