@@ -22,6 +22,9 @@ from networks.base import ParameterGroup, Rates
 from networks.by_layer.rates import InnerRates, PlacedParameter, parameter_groups
 from networks.by_layer.sizes import SizeOf
 
+UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+"""What reading a site's tensors may raise where they make no sense."""
+
 
 class AdapterNetwork(nn.Module):
     """An algorithm at work on a set of sites; implements `networks.base.Network`.
@@ -145,7 +148,7 @@ class AdapterNetwork(nn.Module):
         for key, site_tensors in by_site.items():
             try:
                 self._adapter(key).load(site_tensors)
-            except ValueError as error:
+            except UNREADABLE as error:
                 mistakes.append(f"{key}: {error}")
         if mistakes:
             hint = "With dim_from_weights = true the ranks are taken from the file."

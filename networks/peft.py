@@ -1,6 +1,6 @@
 """PEFT's tuners as networks: those that change a weight in a way that no network of our own does.
 
-`network_module = "networks.peft.hra"` and the others registered below. PEFT computes; sites, ranks and learning rates by layer,
+`network_module = "networks.peft.hira"` and the others registered below. PEFT computes; sites, ranks and learning rates by layer,
 files, merging and everything else are those of every network. Each layer gets a tuner of its own, so the tuners whose layers
 share weights (VeRA, VB-LoRA, RandLoRA) are not among them. No other program reads these files: merge them into a checkpoint.
 """
@@ -218,17 +218,6 @@ def impulse_response(apply: Callable[[Tensor], Tensor], like: nn.Linear | nn.Con
 def _rows(tensor: Tensor) -> int:
     return tensor.shape[0]
 
-
-def _columns(tensor: Tensor) -> int:
-    return tensor.shape[1]
-
-
-HRA = NETWORKS.register("networks.peft.hra")(
-    Tuner(
-        "networks.peft.hra", PeftType.HRA, "hra_u", _columns, lambda size, _: {"r": size.rank}, convolutions=True,
-    )
-)  # fmt: skip
-"""Householder reflections (Yuan et al. 2024): the weight is rotated, its singular values stay."""
 
 HIRA = NETWORKS.register("networks.peft.hira")(
     Tuner(

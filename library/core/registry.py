@@ -116,7 +116,7 @@ NETWORKS = Registry(
         "networks.ia3": "networks.ia3:IA3",
         "networks.oft": "networks.oft:OFT",
         "networks.boft": "networks.boft:BOFT",
-        "networks.peft.hra": "networks.peft:HRA",
+        "networks.hra": "networks.hra:HRA",
         "networks.peft.hira": "networks.peft:HIRA",
         "networks.peft.delora": "networks.peft:DELORA",
         "networks.peft.gralora": "networks.peft:GRALORA",

@@ -83,7 +83,8 @@ class _FrozenConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        return conv2d_input(ctx.shape, weight, grad, *ctx.where), None, None, None, None, None
+        grad_x = conv2d_input(ctx.shape, weight, grad, *ctx.where) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, None, None, None
 
 
 def frozen_conv2d(x: Tensor, weight: Tensor, bias_O: Tensor | None, like: nn.Conv2d) -> Tensor:

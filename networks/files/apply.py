@@ -19,7 +19,7 @@ from library.lora_files.reading import read_for_model
 from networks.algorithm import Algorithm, Size, TellsShapes
 from networks.by_layer.rates import InnerRates
 from networks.by_layer.sizes import SizeOf
-from networks.inject import AdapterNetwork, tensors_by_site
+from networks.inject import UNREADABLE, AdapterNetwork, tensors_by_site
 
 DAMAGED = "The file is damaged, or not a LoRA in the layout of sd-scripts."
 
@@ -114,7 +114,7 @@ def sizes_in_file(algorithm: Algorithm, tensors: Mapping[str, Tensor]) -> dict[s
     for key, site_tensors in tensors_by_site(tensors).items():
         try:
             size = algorithm.size_in_file(site_tensors)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise UserError(f"rank and alpha of {key} cannot be told ({error}). {DAMAGED}") from error
         if size is not None and size.rank < 1:
             raise UserError(f"{key} has the rank {size.rank}. {DAMAGED}")

@@ -21,7 +21,7 @@ from library.lora_files.names.styles import DESCRIBED
 from library.lora_files.reading import read_any_style
 from networks.algorithm import Algorithm, Size
 from networks.files.apply import DAMAGED, fitting_sizes, recognise, sizes_in_file
-from networks.inject import tensors_by_site
+from networks.inject import UNREADABLE, tensors_by_site
 
 log = logging.getLogger("dojo")
 
@@ -79,7 +79,7 @@ class FileOfChanges:
             adapter = self.algorithm.adapter(site, size, torch_generator(0, key))
             adapter.load(tensors)
             delta = adapter.delta().float()
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, UserError, ValueError) as error:
+        except (*UNREADABLE, UserError) as error:
             shape = list(site.module.weight.shape)
             raise UserError(
                 f"{self.path.as_posix()}: {key} does not fit a weight of the shape {shape}: {error}"

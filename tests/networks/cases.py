@@ -49,7 +49,7 @@ CASES = [
     ),
     NetworkCase("networks.boft", random_start=False),
     NetworkCase("networks.boft", {"constraint": 0.02, "rescaled": True}, random_start=False),
-    NetworkCase("networks.peft.hra"),
+    NetworkCase("networks.hra"),
     NetworkCase("networks.peft.hira", strength=0.5),
     NetworkCase("networks.peft.delora"),
     NetworkCase("networks.peft.gralora", {"blocks": 4}, strength=0.3),

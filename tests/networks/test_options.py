@@ -235,7 +235,9 @@ def test_checks_without_a_model(tmp_path):
             check_network(NetworkConfig(**config))
 
 
-@pytest.mark.parametrize("module", ["networks.oft", "networks.boft", "networks.ia3", "networks.peft.hra"])
+@pytest.mark.parametrize(
+    "module", ["networks.oft", "networks.boft", "networks.ia3", "networks.hra", "networks.peft.hira"]
+)
 def test_rank_stabilised_scaling_is_refused_where_alpha_scales_nothing(module):
     with pytest.raises(UserError, match=f"rs_lora has no meaning for {module}"):
         check_network(NetworkConfig(network_module=module, network_args={"rs_lora": True}))
