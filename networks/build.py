@@ -32,6 +32,7 @@ from networks.files.apply import fitting_sizes, naming, sizes_in_file
 from networks.foreign import ForeignNetwork, is_foreign
 from networks.inject import AdapterNetwork
 from networks.options import parse_together
+from networks.spelling import unknown_to
 
 log = logging.getLogger("dojo")
 
@@ -48,6 +49,8 @@ def check_network(config: NetworkConfig) -> None:
     plugin = find_plugin(config.network_module)
     if is_foreign(plugin):
         _check_foreign(config)
+        for remark in unknown_to(plugin, config.network_args):
+            log.warning("%s", remark)
     else:
         sizes, rates, patterns, options = parse_together((*SHARED, plugin.Options), config.network_args, "network_args")
         algorithm = plugin(options, config.network_dropout or 0.0)

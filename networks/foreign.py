@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from library.config.schema.network import NetworkConfig
 from library.core.disk import writing
-from library.core.errors import UserError
+from library.core.errors import UserError, did_you_mean
 from library.core.randomness import derived_seed
 from library.lora_files.file import read_lora, save_lora
-from library.lora_files.names.keys import dotted_names, file_key
-from library.lora_files.names.layouts import KEY_LAYOUTS
 from networks.base import ParameterGroup, Rates
+from networks.foreign_names import foreign_names, renamed, renamed_class
+from networks.spelling import words_of
 
 
 def is_foreign(plugin: object) -> bool:
@@ -105,9 +105,12 @@ class ForeignNetwork:
             try:
                 return self._call_create()
             except (AssertionError, ValueError, TypeError, KeyError) as error:
+                root = self._module.__name__.partition(".")[0]
                 raise UserError(
                     f"network_module '{self._config.network_module}' cannot create its network: "
-                    f"{type(error).__name__}: {error}. Check network_args against its documentation."
+                    f"{type(error).__name__}: {error}."
+                    f"{did_you_mean(str(error.args[0]), words_of(root)) if isinstance(error, KeyError) else ''} "
+                    "Check network_args against its documentation."
                 ) from error
 
     def _call_create(self) -> Any:
@@ -277,41 +280,6 @@ class ForeignNetwork:
             file = Path(folder) / "network.safetensors"
             save_lora(file, renamed(tensors, back), {})
             yield file
-
-
-@contextmanager
-def renamed_class(root: nn.Module, name: str, other: str) -> Iterator[None]:
-    """Within the block the modules of the class `name` are of a class `other` that differs in nothing else.
-
-    Networks choose modules by the names of their classes. LyCORIS (4.1.3) finds diffusers' TimestepEmbedding by that and its
-    layers by their own names, and stops for having them twice; sd-scripts' SDXL model has no such class.
-    """
-    found = [(module, type(module)) for module in root.modules() if type(module).__name__ == name]
-    for module, own in found:
-        module.__class__ = type(other, (own,), {})
-    try:
-        yield
-    finally:
-        for module, own in found:
-            module.__class__ = own
-
-
-def foreign_names(hosts: Mapping[str, nn.Module], family: str) -> dict[str, str]:
-    """What sd-scripts' protocol calls each module, from its path in today's module tree -> its key in files."""
-    layout = KEY_LAYOUTS.get(family)
-    names = {}
-    for host, root in hosts.items():
-        name_of = dotted_names(host, root, family)
-        for path, module in root.named_modules():
-            if path and any(True for _ in module.parameters(recurse=False)):
-                names[f"{layout.prefixes[host]}.{path}".replace(".", "_")] = file_key(host, name_of(path), layout)
-    return names
-
-
-def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors with the part of their name before the first dot replaced where `names` knows it."""
-    parts = {name: name.partition(".") for name in tensors}
-    return {f"{names.get(key, key)}.{rest}": tensors[name] for name, (key, _, rest) in parts.items()}
 
 
 def as_text(value: Any) -> str:

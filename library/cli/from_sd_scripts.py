@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from library.cli.arguments import command_parser
@@ -21,15 +22,18 @@ from library.config.schema import Config
 from library.config.schema.data import BucketConfig
 from library.config.sd_scripts.conversion import Conversion, convert_source, missing_parts
 from library.config.sd_scripts.preset_text import preset_text
-from library.core.errors import UserError
+from library.core.errors import Exit, UserError, UserErrors
 from library.core.files import write_atomically
 from library.core.terminal import harmless
 
 WIDTH = 110
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     """Print what the config comes to, and print or write the preset.
+
+    Returns:
+        `Exit.MISTAKE` where something has to be mended, or was left out of the preset.
 
     Raises:
         UserError: the source cannot be read, or `--out` names a file that is there already.
@@ -41,22 +45,36 @@ def main(argv: Sequence[str]) -> None:
     conversion = convert_source(arguments.source)
     name = arguments.out or "my_preset.toml"
     text = preset_text(conversion.config, _beginning(arguments.source, name, conversion))
-    print(harmless(report(conversion)))
+    to_mend = [*conversion.to_mend, *mistakes_of_plugins(conversion.config)]
+    print(harmless(report(conversion, to_mend)))
     if arguments.out is None:
         print(harmless(f"\nThe preset:\n\n{text}"))
-        return
-    _write(Path(arguments.out), text)
-    print(harmless(f"\nThe preset is in {arguments.out}. Train with it:\n  {_start(arguments.out, conversion)}"))
+    else:
+        _write(Path(arguments.out), text)
+        print(harmless(f"\nThe preset is in {arguments.out}. Train with it:\n  {_start(arguments.out, conversion)}"))
+    return Exit.MISTAKE if to_mend or conversion.left_out else 0
 
 
-def report(conversion: Conversion) -> str:
-    """What the run does, and what differs from what was given."""
+def mistakes_of_plugins(config: Config) -> list[str]:
+    """What is wrong with network, optimizer and schedule and their arguments, packages that are missing included."""
+    from library.training.plugins import check_plugins
+
+    without_files = replace(config.network, network_weights=None, base_weights=[], dim_from_weights=False)
+    try:
+        check_plugins(replace(config, network=without_files))
+    except UserErrors as errors:
+        return errors.messages
+    return []
+
+
+def report(conversion: Conversion, to_mend: Sequence[str]) -> str:
+    """What the run does, what differs from what was given, and what stands in its way."""
     does = described(conversion.config, conversion.situation.buckets)
     parts = [
         ("What this run does", [f"{name:10}{says}" for name, says in does]),
         ("Not named in it", missing_parts(conversion.config)),
         ("Under another name here", conversion.renamed),
-        ("To mend before it can run", conversion.to_mend),
+        ("To mend before it can run", to_mend),
         ("Refused or not understood, and left out of the preset", conversion.left_out),
         ("Good to know", conversion.told),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from networks.algorithm import Algorithm, Size, TellsShapes
 from networks.by_layer.rates import InnerRates
 from networks.by_layer.sizes import SizeOf
 from networks.inject import UNREADABLE, AdapterNetwork, tensors_by_site
+
+log = logging.getLogger("dojo")
 
 DAMAGED = "The file is damaged, or not a LoRA in the layout of sd-scripts."
 
@@ -70,14 +73,21 @@ def naming(path: Path, family: str) -> Iterator[None]:
 def recognise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Algorithm:
     """The registered algorithm that a file's tensors are of.
 
-    The one that the metadata names is tried first, then LoRA, then the others.
+    The one that the metadata names is tried first, then LoRA, then the others; of these a plugin that cannot be imported is
+    passed over with a warning.
 
     Raises:
-        UserError: none is, or the file is damaged.
+        UserError: none is, the one that is named cannot be imported, or the file is damaged.
     """
     order = [metadata.get("ss_network_module"), "networks.lora"]
     for name in sorted(NETWORKS.names(), key=lambda name: order.index(name) if name in order else len(order)):
-        plugin = NETWORKS.get(name)
+        try:
+            plugin = NETWORKS.get(name)
+        except UserError as error:
+            if name == order[0]:
+                raise
+            log.warning("passed over in recognising %s: %s", path.as_posix(), error)
+            continue
         plugin = getattr(plugin, "applied_as", plugin)
         if hasattr(plugin, "Options"):
             trained_with = metadata if metadata.get("ss_network_module") == name else {}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from library.cli.main import main
+from library.core.errors import Exit
 
 COMMAND = (
     'accelerate launch --mixed_precision bf16 sdxl_train_network.py --pretrained_model_name_or_path="C:\\m\\xl.safetensors" '
@@ -43,3 +44,18 @@ def test_a_preset_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_source_of_no_use_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["from-sd-scripts", "nowhere.toml"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_what_cannot_run_is_told_and_gives_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    start = "accelerate launch train_network.py --pretrained_model_name_or_path=a.safetensors --train_data_dir=/x "
+    status = main(
+        [
+            "from-sd-scripts",
+            start + "--network_module=networks.lora --network_args conv_dims=4 --network_weights=gone.safetensors",
+        ]
+    )
+    assert status == Exit.MISTAKE
+    assert "unknown option 'conv_dims'. Did you mean 'conv_dim'?" in " ".join(capsys.readouterr().out.split())
+    assert main(["from-sd-scripts", start + "--network_module=networks.loraa"]) == Exit.MISTAKE
+    assert "networks.loraa" in capsys.readouterr().out
+    assert main(["from-sd-scripts", start + "--network_module=networks.lora --network_args conv_dim=4"]) == 0

@@ -15,7 +15,7 @@ from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.lora_files.names.keys import sites
 from networks.base import Rates
-from networks.build import build_network
+from networks.build import build_network, check_network
 from networks.foreign import as_text
 
 RATES = Rates({"unet": 1e-2, "te1": 1e-3})
@@ -259,3 +259,16 @@ def test_quantised_weights_are_refused(gains, tiny):
     layer.weight = torch.nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.int8), requires_grad=False)
     with pytest.raises(UserError, match="leave out quantize_base"):
         attach(model)
+
+
+def test_what_lycoris_does_not_know_is_told(tiny, caplog):
+    check_network(
+        NetworkConfig(network_module="lycoris.kohya", network_args={"algo": "lokr", "factr": 3, "conv_dim": 4})
+    )
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "'factr' stands nowhere in the source of lycoris.kohya" in record.getMessage()
+    assert "Did you mean 'factor'" in record.getMessage()
+    with pytest.raises(UserError, match=r"lokrr.*Did you mean 'lokr'"):
+        build_network(
+            NetworkConfig(network_module="lycoris.kohya", network_args={"algo": "lokrr"}), tiny().hosts, "sd1", seed=0
+        )
