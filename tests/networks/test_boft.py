@@ -9,12 +9,10 @@ from torch.nn import functional as F
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from library.lora_files.file import save_lora
 from networks.algorithm import Moment, Size
 from networks.arithmetic.rotation import RotationAdapter, RotationOptions
 from networks.boft import BOFT, butterfly_shape, turn_butterfly
 from networks.build import build_network
-from networks.files.apply import apply_lora
 from networks.inject import hook
 
 LAYERS = {
@@ -135,29 +133,6 @@ def test_a_file_does_in_comfyui_what_it_does_here(tiny, disturb):
     assert shapes == {
         f"{site}.oft_blocks": (5, 16, 2, 2), f"{site}.alpha": (), f"{site}.rescale": (32, 1, 1, 1),
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("rescaled", [False, True])
-def test_files_of_lycoris_act_here_as_there(tiny, disturb, tmp_path, rescaled):
-    pytest.importorskip("lycoris.kohya")
-    there = tiny()
-    frozen = there.predict()
-    arguments = {"algo": "boft", "constraint": 0.01, "rescaled": rescaled, "preset": "attn-mlp"}
-    config = NetworkConfig(network_module="lycoris.kohya", network_args=arguments)
-    theirs = build_network(config, there.hosts, "sd1", seed=1)
-    disturb(theirs, 0.3)
-    expected = there.predict()
-    file = tmp_path / "x.safetensors"
-    save_lora(file, theirs.state_dict_to_save(), theirs.metadata())
-
-    here = tiny()
-    apply_lora(file, here.hosts, "sd1")
-    torch.testing.assert_close(here.predict(), expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(frozen, expected, atol=1e-2)
-    continued = tiny()
-    config = NetworkConfig(network_module="networks.boft", network_weights=str(file), dim_from_weights=True)
-    build_network(config, continued.hosts, "sd1", seed=1)
-    torch.testing.assert_close(continued.predict(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_mistakes_are_told(tiny):

@@ -26,6 +26,23 @@ FILES = {
     ),
     "lokr sdxl": ("sdxl", "networks.lokr", {"algo": "lokr", "preset": "attn-mlp", "factor": 8}),
     "ia3": ("sd1", "networks.ia3", {"algo": "ia3", "preset": "attn-mlp"}),
+    **{
+        f"{algo}{' rescaled' * rescaled}": (
+            "sd1",
+            module,
+            {"algo": algo, "constraint": 0.01, "rescaled": rescaled, "preset": "attn-mlp"},
+        )
+        for algo, module in (("diag-oft", "networks.oft"), ("boft", "networks.boft"))
+        for rescaled in (False, True)
+    },
+    **{
+        f"dora of {side}": (
+            "sd1",
+            "networks.dora",
+            {"algo": "locon", "dora_wd": True, "wd_on_output": side == "outputs", "preset": "attn-mlp"},
+        )
+        for side in ("inputs", "outputs")
+    },
 }
 
 
