@@ -17,6 +17,7 @@ from library.core.errors import UserError, UserErrors
 from library.core.randomness import torch_generator
 from library.lora_files.alphas import with_one_alpha
 from library.lora_files.names.keys import Site
+from library.lora_files.reading import tensors_by_site
 from networks.algorithm import Adapter, Algorithm, Base, Moment, ScalableAdapter
 from networks.base import ParameterGroup, Rates
 from networks.by_layer.rates import InnerRates, PlacedParameter, parameter_groups
@@ -185,15 +186,6 @@ def unhook(module: nn.Module) -> None:
     former = vars(module).pop("forward").former
     if former is not None:
         module.forward = former
-
-
-def tensors_by_site(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A LoRA file's tensors by site: {"lora_unet_...": {"lora_down.weight": ...}}."""
-    by_site: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        key, _, rest = name.partition(".")
-        by_site.setdefault(key, {})[rest] = tensor
-    return by_site
 
 
 def _check_sites(in_file: object, in_network: object) -> None:

@@ -2,14 +2,22 @@
 
     dojo check --config presets/character.toml --train_data_dir pictures/anna
 
-Takes the same options as train_network.py. Exit status 0: ready; 2: something must be mended first.
+Takes the same options as train_network.py (`train_network.py --help` lists them). Exit status 0: ready; 2: something must be mended first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from library.cli.arguments import DEMO_MODEL
+from library.cli.arguments import DEMO_MODEL, command_parser
+
+
+def options_of(argv: Sequence[str]) -> list[str]:
+    """The run's options; the command's own --help is printed here and ends the process."""
+    parser = command_parser("check", __doc__)
+    parser.allow_abbrev = False
+    parser.usage = "dojo check [options of train_network.py]"
+    return parser.parse_known_args(argv)[1]
 
 
 def with_a_model(argv: Sequence[str]) -> list[str]:
@@ -28,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     from library.data.findings import raise_errors, report
     from library.models.caption_length import caption_counter
 
-    loaded = load_config(with_a_model(argv))
+    loaded = load_config(with_a_model(options_of(argv)))
     datasets, notices = resolve_datasets(loaded.config)
     for text in [*loaded.warnings, *loaded.notices, *notices]:
         print(harmless(f"notice: {text}"))

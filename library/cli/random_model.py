@@ -9,4 +9,4 @@ def main(argv: Sequence[str]) -> None:
     """As `python -m library.models.random_weights`."""
     from library.models import random_weights
 
-    random_weights.main(argv)
+    random_weights.main(argv, "dojo random-model")

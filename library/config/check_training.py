@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from library.config.check_data import trains_text_encoder
 from library.config.conflicts import Conflict, Situation
+from library.config.schema import Config
 
 
 def what_is_trained(situation: Situation) -> Iterator[Conflict]:
@@ -18,7 +20,7 @@ def what_is_trained(situation: Situation) -> Iterator[Conflict]:
             "network_train_unet_only and network_train_text_encoder_only exclude each other: keep one.",
         )
         return
-    unet = not text_only and (optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr) > 0
+    unet = _trains_unet(situation.config)
     text_rates = [optimizer.learning_rate] if optimizer.text_encoder_lr is None else optimizer.text_encoder_lr
     if not unet and (unet_only or not any(rate > 0 for rate in text_rates)):
         yield Conflict(
@@ -31,6 +33,12 @@ def what_is_trained(situation: Situation) -> Iterator[Conflict]:
             ),
             "nothing would be trained: the learning rate of every part is 0. Set learning_rate, unet_lr or text_encoder_lr.",
         )
+
+
+def _trains_unet(config: Config) -> bool:
+    """Whether the UNet gets a network with a learning rate."""
+    rate = config.optimizer.learning_rate if config.optimizer.unet_lr is None else config.optimizer.unet_lr
+    return not config.network.network_train_text_encoder_only and rate > 0
 
 
 def weights_to_start_from(situation: Situation) -> Iterator[Conflict]:
@@ -133,6 +141,26 @@ def swapped_blocks(situation: Situation) -> Iterator[Conflict]:
         )
 
 
+def tuners_of_peft(situation: Situation) -> Iterator[Conflict]:
+    """Networks that compute with the model's own weights, where these are packed or wait elsewhere."""
+    config = situation.config
+    if not config.network.network_module.startswith("networks.peft."):
+        return
+    in_the_way = []
+    if _trains_unet(config):
+        in_the_way += ["quantize_base"] * (config.model.quantize_base != "none")
+        in_the_way += ["blocks_to_swap"] * (config.model.blocks_to_swap is not None)
+    if trains_text_encoder(config):
+        in_the_way += ["quantize_text_encoders"] * (config.model.quantize_text_encoders != "none")
+    if in_the_way:
+        yield Conflict(
+            ("network_module", *in_the_way),
+            f"{config.network.network_module} computes with the model's own weights, which must be whole and on the device: leave out "
+            f"{' and '.join(in_the_way)}, or take a network that is not one of networks.peft, such as networks.lora. "
+            "gradient_checkpointing saves memory here too.",
+        )
+
+
 def selective_recomputing(situation: Situation) -> Iterator[Conflict]:
     """Two that decide what is computed again."""
     training = situation.config.training
@@ -177,6 +205,7 @@ TRAINING_CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     v_prediction,
     packed_weights,
     swapped_blocks,
+    tuners_of_peft,
     selective_recomputing,
     lengths,
     launcher,

@@ -14,6 +14,9 @@ from library.config.catalog import catalog
 from library.config.check_places import pickled
 from library.config.conflicts import Conflict, Situation
 
+NEVER_USED = ("persistent_data_loader_workers",)
+"""Options of sd-scripts' that every run is given in vain."""
+
 
 @dataclass(frozen=True)
 class Idle:
@@ -119,11 +122,7 @@ IDLE: tuple[Idle, ...] = (
         lambda s: not (s.config.data.in_json or _has_tables(s)),
         "without in_json or dataset tables: the names of the folders say how often their pictures are repeated",
     ),
-    Idle(
-        ("persistent_data_loader_workers",),
-        lambda s: True,
-        "here: workers always live as long as the run",
-    ),
+    Idle(NEVER_USED, lambda s: True, "here: workers always live as long as the run"),
     Idle(("vae_batch_size",), lambda s: not s.config.data.cache_latents, "without cache_latents = true"),
     Idle(
         ("text_encoder_batch_size",),

@@ -90,7 +90,7 @@ def _canonical(setting: Setting, findings: Findings) -> Setting | None:
         return _stood_in(replace(setting, key=declared.key), findings)
     if name in FLAGS:
         return _from_flag(setting, findings)
-    _report_foreign(setting, findings)
+    _report_foreign(_stood_in(setting, findings), findings)
     return None
 
 

@@ -59,6 +59,9 @@ NEEDLESS: dict[str, str] = {
     "cache_info": "sizes of pictures are always remembered",
     "console_log_level": "messages are few, and each is meant for you",
     "console_log_simple": "messages are plain lines already",
+    "cpu_offload_checkpointing": (
+        "it changes no number, and activations stay on the device; gradient_checkpointing, quantize_base and blocks_to_swap save memory"
+    ),
     "ddp_gradient_as_bucket_view": _DDP,
     "ddp_static_graph": _DDP,
     "ddp_timeout": "processes wait for one another for as long as it takes, and notice at once when one ends",
@@ -97,9 +100,6 @@ NEEDLESS_NETWORK_ARGS: dict[str, str] = {"verbose": "where the network acts is a
 
 REFUSED: dict[str, str] = {
     "console_log_file": "messages go to the console; keep them with `accelerate launch train_network.py ... 2>&1 | tee run.log`",
-    "cpu_offload_checkpointing": (
-        "activations stay on the device; gradient_checkpointing, quantize_base and blocks_to_swap save more memory"
-    ),
     "dataset_class": "describe the data with train_data_dir, in_json or dataset tables",
     "debug_dataset": "`dojo check --config ...` looks through pictures and captions; there is no viewer of batches",
     "deepspeed": "a LoRA's optimizer is small; several processes are run by `accelerate launch --multi_gpu`",
@@ -115,16 +115,19 @@ REFUSED: dict[str, str] = {
     "save_state_to_huggingface": "upload the state's folder afterwards: `hf upload OWNER/NAME FOLDER`",
     "skip_until_initial_step": _RESUME,
     "train_inpainting": "inpainting models take a mask as further channels; only ordinary models are trained",
+    "train_text_encoder": "text encoders are trained unless network_train_unet_only is set; text_encoder_lr is their learning rate",
 }
 """sd-scripts' keys whose absence would be felt and that are not offered, each with what to do instead."""
 
 WITHOUT_EFFECT: dict[str, object] = {"initial_epoch": 1, "initial_step": 0}
 """Values of refused keys that ask for nothing."""
 
+_PICKLE = "a pickle can run a program on the machine that loads it, and every reader knows safetensors"
 _SYNC = "TensorBoard's log is written, which `wandb sync --sync-tensorboard FOLDER` takes over"
 
 STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
     "log_with": {"all": ("tensorboard", _SYNC), "wandb": ("tensorboard", _SYNC)},
+    "save_model_as": {"ckpt": ("safetensors", _PICKLE), "pt": ("safetensors", _PICKLE)},
 }
 """Values of sd-scripts' that another one here stands in for, each with the reason; a warning tells it."""
 
@@ -169,9 +172,6 @@ OF_OTHER_FAMILIES: frozenset[str] = frozenset(
 """Keys of sd-scripts' scripts for FLUX, SD 3 and other families that are not trained here."""
 
 ONLY_VALUE: dict[str, tuple[str, str]] = {
-    "save_model_as": (
-        "safetensors",
-        "a pickle can run a program on the machine that loads it, and every reader knows safetensors",
-    ),
+    "save_model_as": ("safetensors", _PICKLE),
 }
 """sd-scripts' keys of which one value alone is offered, and why; it needs not be given."""

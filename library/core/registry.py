@@ -6,7 +6,8 @@ installed entry point, or a dotted path such as `my_package.my_module` or `my_pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,10 +58,12 @@ class Registry:
             return self._registered[name]
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
-            return getattr(import_module(module), attribute)
+            with _told_of(module):
+                return getattr(import_module(module), attribute)
         for entry in self._installed():
             if entry.name == name:
-                return entry.load()
+                with _told_of(f"{entry.value} ({self.kind} {name} of an installed package)", Exception):
+                    return entry.load()
         return self._from_path(name)
 
     def _installed(self) -> EntryPoints:
@@ -92,13 +95,31 @@ def _import(path: str) -> ModuleType | None:
     """The module, or None where it does not exist; an error inside it is the user's to see."""
     if not path or path.startswith("."):
         return None
+    with _told_of(path):
+        try:
+            return import_module(path)
+        except ModuleNotFoundError as error:
+            if error.name and (path == error.name or path.startswith(error.name + ".")):
+                return None
+            raise
+
+
+@contextmanager
+def _told_of(what: str, failures: type[Exception] = ImportError) -> Iterator[None]:
+    """Within the block a failure to import becomes a `UserError`.
+
+    Args:
+        failures: what counts as one. Of a module of the user's own, other errors are shown with where they came about.
+    """
     try:
-        return import_module(path)
+        yield
     except ModuleNotFoundError as error:
-        if error.name and (path == error.name or path.startswith(error.name + ".")):
-            return None
         raise UserError(
-            f"importing '{path}' failed: it needs the module '{error.name}', which is not installed."
+            f"importing '{what}' failed: it needs the module '{error.name}', which is not installed."
+        ) from error
+    except failures as error:
+        raise UserError(
+            f"importing '{what}' failed: {type(error).__name__}: {error}. Do the installed versions of the packages fit together?"
         ) from error
 
 

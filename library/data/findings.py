@@ -63,4 +63,4 @@ def _text(message: str, advice: str, paths: list[str]) -> str:
         return f"{paths[0]}: {says}" if paths[0] else says
     shown = [f"\n    {path}" for path in paths[:SHOWN_PATHS]]
     more = f"\n    and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
-    return f"{len(paths)} files: {says}{''.join(shown)}{more}"
+    return f"each of {len(paths)} files: {says}{''.join(shown)}{more}"

@@ -121,11 +121,13 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _tag_frequency(subsets: tuple[Subset, ...], pictures: list[Picture]) -> dict[str, dict[str, int]]:
-    """For each folder, training folders first, how many captions hold each tag."""
+    """For each folder, training folders first, how many captions hold each tag; of lines that are never trained, none."""
     frequency: dict[str, Counter[str]] = {}
     for picture in sorted(pictures, key=lambda picture: picture.is_reg):
-        tags = (tag.strip().lower() for tag in picture.caption.replace("\n", ",").split(","))
-        frequency.setdefault(_name(subsets[picture.subset]), Counter()).update(tag for tag in tags if tag)
+        subset, lines = subsets[picture.subset], picture.caption.split("\n")
+        used = lines if subset.captions.enable_wildcard else lines[:1]
+        tags = (tag.strip().lower() for line in used for tag in line.split(","))
+        frequency.setdefault(_name(subset), Counter()).update(tag for tag in tags if tag)
     return {folder: dict(counter.most_common()) for folder, counter in frequency.items()}
 
 

@@ -25,6 +25,17 @@ FLAGS = {
     "ss": "sample_sampler",
 }
 """Flags of a line in a .txt file, as the keys of .toml and .json files."""
+OF_OTHER_MODELS = "it is for other kinds of models"
+IDLE = {
+    "am": ("additional_network_multiplier", "pictures of training show the LoRA at strength 1, and `dojo sample --lora FILE:0.8` sets another"),
+    "cn": ("controlnet_image", "there is no ControlNet here"),
+    "ctr": ("cfg_trunc_ratio", OF_OTHER_MODELS),
+    "fs": ("flow_shift", OF_OTHER_MODELS),
+    "g": ("guidance_scale", f"{OF_OTHER_MODELS}; --l (scale) is classifier-free guidance"),
+    "i": ("image", OF_OTHER_MODELS),
+    "rcfg": ("renorm_cfg", OF_OTHER_MODELS),
+}  # fmt: skip
+"""sd-scripts' flags that change nothing here: flag -> its key in .toml and .json files, and why."""
 FIELDS: dict[str, tuple[str, type]] = {
     "prompt": ("prompt", str),
     "negative_prompt": ("negative_prompt", str),
@@ -48,6 +59,8 @@ class Entry:
     fields: dict[str, Any] = field(default_factory=dict)
     """By the names of `SampleRequest`."""
     problems: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
+    """What has no effect, each with the reason."""
 
 
 def read_prompts(file: Path, default: SampleRequest, stride: int) -> list[SampleRequest]:
@@ -87,12 +100,13 @@ def parse_line(line: str, place: str) -> Entry:
     entry = Entry(place)
     for text in flags:
         flag, _, value = text.strip().partition(" ")
-        key = FLAGS.get(flag.lower())
-        if key is None:
+        if flag.lower() in FLAGS:
+            given[FLAGS[flag.lower()]] = value.strip()
+        elif flag.lower() in IDLE:
+            entry.idle.append(f"--{flag} has no effect: {IDLE[flag.lower()][1]}")
+        else:
             known = ", ".join(f"--{known}" for known in FLAGS)
             entry.problems.append(f"unknown flag '--{flag}'. Known: {known}.")
-        else:
-            given[key] = value.strip()
     _take(entry, given)
     return entry
 
@@ -143,9 +157,11 @@ def _from_json(text: str, file: Path) -> Iterable[Entry]:
 
 
 def _from_table(table: Mapping[str, Any], place: str) -> Entry:
-    entry = Entry(place)
+    entry, idle = Entry(place), dict(IDLE.values())
     for key in table:
-        if key not in FIELDS:
+        if key in idle:
+            entry.idle.append(f"{key} has no effect: {idle[key]}")
+        elif key not in FIELDS:
             entry.problems.append(f"unknown key '{key}'.{did_you_mean(key, FIELDS)} Known: {', '.join(FIELDS)}.")
     _take(entry, {key: value for key, value in table.items() if key in FIELDS})
     if not entry.fields.get("prompt"):
@@ -187,7 +203,9 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def _request(entry: Entry, default: SampleRequest, stride: int) -> SampleRequest:
-    """The request with sizes that the model can make."""
+    """The request with sizes that the model can make; warns of what it leaves out or changes."""
+    for idle in entry.idle:
+        log.warning("%s: %s.", entry.place, idle)
     asked = replace(default, **entry.fields)
     sized = replace(asked, width=_rounded(asked.width, stride), height=_rounded(asked.height, stride))
     if sized != asked:

@@ -23,19 +23,27 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a LoRA file, the tensors mapped into memory rather than read.
 
     Raises:
-        UserError: no such file, a pickle, or not a whole safetensors file.
+        UserError: no such file, a folder, a pickle, not a whole safetensors file, or one without tensors.
     """
+    if path.is_dir():
+        raise UserError(f"{path.as_posix()} is a folder. Name the LoRA file in it, which ends in .safetensors.")
     if not path.is_file():
         raise UserError(f"LoRA file {path.as_posix()} does not exist.")
     refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # or a type or shape that PyTorch lacks
         raise UserError(
             f"LoRA file {path.as_posix()} cannot be read: {error}. It must be a .safetensors file; "
             "if it was downloaded or copied, do that again."
         ) from error
+    if not tensors:
+        raise UserError(
+            f"LoRA file {path.as_posix()} is empty: it holds no tensors. Take another file, or write it again."
+        )
+    return tensors, metadata
 
 
 def save_lora(

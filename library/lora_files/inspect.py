@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from library.lora_files.names.family import recognise_family
 from library.lora_files.names.module_names import of_key
 from library.lora_files.names.places import block_name
 from library.lora_files.names.styles import Style
-from library.lora_files.reading import is_finite, renamed
+from library.lora_files.reading import mistake_in, renamed, tensors_by_site
 
 LAYERS = {
     "attn1": "self-attention",
@@ -85,6 +84,11 @@ class FileReport:
         """Modules with NaN, infinity, missing halves or shapes that do not fit."""
         return [site for site in self.sites if site.broken]
 
+    @property
+    def negative(self) -> list[SiteReport]:
+        """Modules with a negative alpha, whose change is taken away instead of added."""
+        return [site for site in self.sites if (site.strength.alpha or 0.0) < 0]
+
 
 def inspect(path: Path, family: str | None = None) -> FileReport:
     """Look through a LoRA file; its tensors are mapped into memory.
@@ -103,10 +107,6 @@ def inspect(path: Path, family: str | None = None) -> FileReport:
         except UserError as error:
             doubt = str(error)
     file = renamed(path, stored, metadata, family or "sd1")
-    by_site: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in file.tensors.items():
-        key, _, part = name.partition(".")
-        by_site.setdefault(key, {})[part] = tensor
     dtypes: dict[str, int] = {}
     for tensor in file.tensors.values():
         if tensor.dim():
@@ -120,7 +120,7 @@ def inspect(path: Path, family: str | None = None) -> FileReport:
         family=family,
         doubt=doubt,
         dtypes=dtypes,
-        sites=[_report(key, tensors, file.family) for key, tensors in by_site.items()],
+        sites=[_report(key, tensors, file.family) for key, tensors in tensors_by_site(file.tensors).items()],
         wrong_hashes=wrong_hashes(path, file.metadata),
     )
 
@@ -167,13 +167,10 @@ def layer_of(key: str) -> str:
 
 def _report(key: str, tensors: Mapping[str, Tensor], family: str) -> SiteReport:
     kind = next((kind for part, kind in KINDS.items() if part in tensors), "unknown")
-    try:
-        strength, broken = strength_of(tensors), ""
-    except ValueError as error:
-        strength, broken = Strength(None, None, None), str(error)
-    if broken or strength.norm is None or not math.isfinite(strength.norm):
-        # a norm that is finite is of numbers that all are
-        not_finite = [part for part, tensor in tensors.items() if not is_finite(tensor)]
-        broken = f"{', '.join(not_finite)} holds NaN or infinity" if not_finite else broken
-        strength = replace(strength, norm=None, energies_R=None) if broken else strength
+    strength, broken = Strength(None, None, None), mistake_in(tensors)
+    if not broken:
+        try:
+            strength = strength_of(tensors)
+        except ValueError as error:
+            broken = str(error)
     return SiteReport(key, block_name(key, family), layer_of(key), kind, strength, broken)

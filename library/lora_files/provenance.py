@@ -113,11 +113,14 @@ def merge_note(sources: Sequence[Source]) -> dict[str, str]:
 
 
 def resized_metadata(metadata: Mapping[str, str], shape: Shape, how: str, former: str) -> dict[str, str]:
-    """Of a LoRA at another rank: all that it said before, and what was done, in the words of sd-scripts."""
-    comment = metadata.get("ss_training_comment", "")
-    kept = {name: value for name, value in metadata.items() if name not in ("ss_network_dim", "ss_network_alpha")}
-    network = {**shape.entries(), **{name: kept[name] for name in ("ss_network_args",) if name in kept}}
-    return {**kept, **network, "ss_training_comment": f"{how} from {former}; {comment}"}
+    """Of a LoRA at another rank: what it said before, but for the network's form, and what was done, in the words of sd-scripts.
+
+    All of `ss_network_*` gives way: ranks, alphas, dropouts and scalings of the former network are not those of the new file.
+    """
+    kept = {name: value for name, value in metadata.items() if not name.startswith("ss_network_")}
+    comment = metadata.get("ss_training_comment", "None")
+    remark = "" if comment in ("", "None") else f"; {comment}"
+    return {**kept, **shape.entries(), "ss_training_comment": f"{how} from {former}{remark}"}
 
 
 def _tags(sources: Sequence[Source]) -> dict[str, dict[str, int]]:

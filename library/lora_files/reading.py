@@ -12,6 +12,7 @@ from torch import Tensor
 
 from library.core.errors import UserError, UserErrors
 from library.lora_files.file import read_lora
+from library.lora_files.low_rank.factors import PLAIN, alpha_in_file, factors_in_file
 from library.lora_files.names.family import recognise_family
 from library.lora_files.names.module_names import PEFT_ROOT
 from library.lora_files.names.peft_alphas import CONFIG_FILE, HEADER_ENTRY, PeftScales
@@ -81,33 +82,36 @@ def check_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         UserErrors: halves that are missing, ranks that differ, numbers that are not finite.
     """
-    mistakes = [*_halves(tensors), *_not_finite(tensors)]
+    found = {key: mistake_in(module) for key, module in tensors_by_site(tensors).items()}
+    mistakes = [f"{key}: {mistake}" for key, mistake in found.items() if mistake]
     if mistakes:
         shown = [*mistakes[:5], *([f"and {len(mistakes) - 5} more of the kind"] if len(mistakes) > 5 else [])]
         raise UserErrors([f"{path.as_posix()} is damaged: {mistake}." for mistake in shown])
 
 
-def _halves(tensors: Mapping[str, Tensor]) -> list[str]:
-    mistakes = []
-    pairs = {"lora_down.weight": "lora_up.weight", "lora_up.weight": "lora_down.weight"}
+def tensors_by_site(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """A LoRA file's tensors by site: {"lora_unet_...": {"lora_down.weight": ...}}."""
+    by_site: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        key, _, part = name.partition(".")
-        other = tensors.get(f"{key}.{pairs[part]}") if part in pairs else tensor
-        if other is None:
-            mistakes.append(f"{name} has no {pairs[part]} beside it")
-        elif part == "lora_down.weight" and (tensor.dim() not in (2, 4) or tensor.shape[:1] != other.shape[1:2]):
-            mistakes.append(
-                f"{key}: lora_down is {list(tensor.shape)} and lora_up {list(other.shape)}, whose ranks differ"
-            )
-        elif part in pairs and not tensor.is_floating_point():
-            mistakes.append(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} instead of fractions")
-        elif part == "alpha" and tensor.numel() != 1:
-            mistakes.append(f"{name} is not one number")
-    return mistakes
+        key, _, rest = name.partition(".")
+        by_site.setdefault(key, {})[rest] = tensor
+    return by_site
 
 
-def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    return [f"{name} holds NaN or infinity" for name, tensor in tensors.items() if not is_finite(tensor)]
+def mistake_in(module: Mapping[str, Tensor]) -> str:
+    """Why the tensors of one module (names after its key) are refused; '' where nothing is wrong with them."""
+    not_finite = [part for part, tensor in module.items() if not is_finite(tensor)]
+    if not_finite:
+        return f"{', '.join(not_finite)} holds NaN or infinity"
+    if "lora_up.weight" in module and "lora_down.weight" not in module:
+        return "lora_down.weight is missing"
+    try:
+        # the two factors of DoRA and of Tucker's form have to fit as well
+        factors_in_file({part: module[part] for part in PLAIN & module.keys()})
+        alpha_in_file(module)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -24,7 +24,7 @@ def model_entries(name: str, family: Family, prediction: Prediction) -> dict[str
     return {
         "ss_base_model_version": base_version(family, prediction),
         "ss_v2": str(family == "sd2"),
-        "ss_sd_model_name": path.name if path.exists() else name,
+        "ss_sd_model_name": shown_name(name),
         **_hashes(path, "ss_sd_model_hash", "ss_new_sd_model_hash"),
     }
 
@@ -35,9 +35,15 @@ def vae_entries(name: str | None) -> dict[str, str]:
         return {}
     path = Path(name).expanduser()
     return {
-        "ss_vae_name": path.name if path.exists() else name,
+        "ss_vae_name": shown_name(name),
         **_hashes(path, "ss_vae_hash", "ss_new_vae_hash"),
     }
+
+
+def shown_name(name: str) -> str:
+    """What strangers are told of a model: of a path the last part, of a name on the hub all of it."""
+    path = Path(name).expanduser()
+    return path.name if path.exists() or path.is_absolute() else name
 
 
 def legacy_hash(file: Path) -> str:

@@ -132,9 +132,13 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write a model with random weights, to test and time with.")
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
+    """The command line.
+
+    Args:
+        program: what is typed before the options; None: what was run.
+    """
+    parser = argparse.ArgumentParser(program, description="Write a model with random weights, to test and time with.")
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--tiny", action="store_true", help="a model of a few megabytes instead of the full size")
     parser.add_argument("--format", choices=["folder", "single_file"], default="folder")

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,7 +17,7 @@ from library.config.dataset import Dataset, resolve_datasets
 from library.core.errors import Exit, UserError
 from library.core.memory import needing_memory
 from library.core.signals import ignore_stopping
-from library.data.cache import TensorCache, cache_folder, content_hash, digest, text_key
+from library.data.cache import TensorCache, cache_folder, digest, text_key
 from library.data.caching import Job, cache_latents, cache_texts, latent_jobs
 from library.data.checks import preflight
 from library.data.dataset import Prior, StepKey, TrainingData, build_training_data
@@ -191,7 +190,7 @@ def _fingerprint_of_texts(run: Run, model: DiffusionModel) -> str:
 def _merged_text_encoders(run: Run, model: DiffusionModel) -> str:
     """Fingerprint of the text encoders as they are, with `base_weights` merged into them."""
     network = run.config.network
-    merged = [content_hash(Path(file).read_bytes()) for file in network.base_weights]
+    merged = [run.lora_files[file] for file in network.base_weights]
     return digest(
         "text encoders",
         _fingerprint(run, model, "text_encoders"),

@@ -9,6 +9,7 @@ from library.config.resolved import save_resolved
 from library.core.errors import Exit
 from library.lora_files.sidecars import card, save_card
 from library.models.base import DiffusionModel
+from library.models.description import shown_name
 from library.training.loop import Ending, Span
 from library.training.observers import Observers, log_folder
 from library.training.run import Run
@@ -53,8 +54,8 @@ def finish(
 
 def _tell_outcome(run: Run, model: DiffusionModel, span: Span, observers: Observers, warnings: Sequence[str]) -> None:
     saving = run.config.saving
-    triggers = run.config.data.trigger_word
-    notes = f"{span.last_step} steps on {run.as_written.model.pretrained_model_name_or_path}, trained with LoRA Dojo"
+    triggers, base_model = run.config.data.trigger_word, run.as_written.model.pretrained_model_name_or_path
+    notes = f"{span.last_step} steps on {shown_name(base_model)}, trained with LoRA Dojo"
     save_card(observers.saver.file, card(model.family, triggers, saving.metadata_description or "", notes=notes))
     state = run.folder / f"{saving.output_name}-state"
     outcome = Outcome(
@@ -65,7 +66,7 @@ def _tell_outcome(run: Run, model: DiffusionModel, span: Span, observers: Observ
         log=log_folder(run).parent.parent if run.config.logging.log_with == "tensorboard" else None,
         config=run.folder / f"{saving.output_name}.config.toml",
         triggers=[triggers] if triggers else [],
-        base_model=run.as_written.model.pretrained_model_name_or_path,
+        base_model=base_model,
         steps=span.last_step - span.first_step,
         loss=observers.log.average,
         validation=observers.validation.history if observers.validation else [],

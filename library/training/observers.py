@@ -120,6 +120,7 @@ def _saver(run: Run, data: TrainingData, trainer: Trainer, length: Length) -> Sa
             run.started_at,
             time.time(),
             machine,
+            run.network_weights,
         )
 
     return Saver(

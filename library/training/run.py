@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from library.core.errors import UserError
 from library.core.runtime import keep_freed_memory, use_all_cores
 from library.core.signals import Signals
 from library.core.terminal import harmless
+from library.data.cache import content_hash
 from library.training.processes.agreement import require_same_settings, require_same_state
 from library.training.state.changes import check_settings
 from library.training.state.checkpoint import Position, find_state
@@ -50,6 +51,8 @@ class Run:
     """Time of the first start of this run, in seconds since 1970."""
     now: float
     """Time of this start."""
+    lora_files: Mapping[str, str] = field(default_factory=dict)
+    """network_weights and each of base_weights -> the hash of its content at this start: the run may write over them."""
     signals: Signals = field(default_factory=Signals)
     """What asks the run to stop."""
 
@@ -57,6 +60,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The flat configuration, as states keep it."""
         return as_flat_dict(self.as_written)
+
+    @property
+    def network_weights(self) -> str:
+        """Fingerprint of the LoRA file that the network starts from; empty where it starts from none."""
+        return self.lora_files.get(self.config.network.network_weights or "", "")
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +135,17 @@ def start_run(loaded: LoadedConfig, config: Config, accelerator: Accelerator) ->
     readable, as_written = (
         replace(each, training=replace(each.training, seed=seed)) for each in (config, loaded.config)
     )
-    run = Run(readable, as_written, accelerator, seed, state, position, position.started_at if position else now, now)
+    run = Run(
+        config=readable,
+        as_written=as_written,
+        accelerator=accelerator,
+        seed=seed,
+        state=state,
+        position=position,
+        started_at=position.started_at if position else now,
+        now=now,
+        lora_files={file: content_hash(Path(file).read_bytes()) for file in _lora_files(config)},
+    )
     run.tell_all([f"warning: {warning}" for warning in loaded.warnings])
     run.tell_all([f"notice: {notice}" for notice in loaded.notices])
     if config.training.seed is None:
@@ -161,6 +179,11 @@ def _state(config: Config) -> tuple[Path, Position] | tuple[None, None]:
             config.saving.output_dir,
         )
     return found or (None, None)
+
+
+def _lora_files(config: Config) -> list[str]:
+    network = config.network
+    return [*network.base_weights, *([network.network_weights] if network.network_weights else [])]
 
 
 def _agreed_seed(seed: int | None, accelerator: Accelerator) -> int:

@@ -37,6 +37,7 @@ from library.training.state.snapshot import restore
 from library.training.step import LAG, Trainer
 from networks.base import Network, Rates
 from networks.files.merge import merge_base_weights
+from networks.frozen import frozen_tensors
 
 log = logging.getLogger("dojo")
 
@@ -140,13 +141,14 @@ def resume(run: Run, trainer: Trainer, data: TrainingData) -> None:
     if run.state is not None and run.position is not None:
         _continue_from(run, trainer, data, run.state, run.position)
     if run.processes > 1:
-        require_same_weights(run.accelerator, trainer.groups.values, model_fingerprint(run, trainer.model))
+        kept = frozen_tensors(trainer.network)
+        require_same_weights(run.accelerator, trainer.groups.values, kept, model_fingerprint(run, trainer.model))
 
 
 def _continue_from(run: Run, trainer: Trainer, data: TrainingData, state: Path, position: Position) -> None:
     on_request = run.config.saving.resume_with_changes
-    model = model_fingerprint(run, trainer.model)
-    changes = check_material(position, data.fingerprint(), model, on_request)
+    model, keeps_frozen = model_fingerprint(run, trainer.model), bool(frozen_tensors(trainer.network))
+    changes = check_material(position, data.fingerprint(), model, run.network_weights, keeps_frozen, on_request)
     run.tell_all([f"changed since the state was saved: {change}" for change in changes])
     if position.machine != run.machine:
         run.say(

@@ -13,6 +13,8 @@ from library.lora_files.names.layouts import BlockCounts
 
 BLOCKS = re.compile(r"(IN|M|OUT)(\d\d)(?:-(IN|M|OUT)(\d\d))?")
 IN_ORDER = ("IN", "M", "OUT")
+ONLY_IN_SDXL = "up_blocks.0.attentions"
+"""Where B-LoRA acts; UNets of Stable Diffusion 1.5 and 2.x have no attention there."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ def _nothing_fits(text: str, names: Mapping[str, Names]) -> str:
     trained = f"of the parts that are trained ({hosts})"
     for word in text.split():
         if not fitting(word, names):
-            return f"no layer {trained} fits '{word}'.{did_you_mean(word, _known(word, names))} docs/layers.md has the names."
+            meant = did_you_mean(word, _known(word, names))
+            if ONLY_IN_SDXL in word and not fitting(ONLY_IN_SDXL, names):
+                meant = " Only the UNet of SDXL has attention there, so that B-LoRA is for SDXL alone."
+            return f"no layer {trained} fits '{word}'.{meant} docs/layers.md has the names."
     return f"no layer {trained} fits all of '{text}'. Texts of which one is enough stand apart: [{_apart(text)}]."
 
 

@@ -16,11 +16,11 @@ from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site, sites
-from library.lora_files.reading import read_for_model
+from library.lora_files.reading import read_for_model, tensors_by_site
 from networks.algorithm import Algorithm, Size, TellsShapes
 from networks.by_layer.rates import InnerRates
 from networks.by_layer.sizes import SizeOf
-from networks.inject import UNREADABLE, AdapterNetwork, tensors_by_site
+from networks.inject import UNREADABLE, AdapterNetwork
 
 log = logging.getLogger("dojo")
 

@@ -18,10 +18,10 @@ from library.core.randomness import torch_generator
 from library.lora_files.low_rank.factors import PLAIN, Factors, factors_in_file
 from library.lora_files.names.keys import Site
 from library.lora_files.names.styles import DESCRIBED
-from library.lora_files.reading import read_any_style
+from library.lora_files.reading import read_any_style, tensors_by_site
 from networks.algorithm import Algorithm, Size
 from networks.files.apply import DAMAGED, fitting_sizes, recognise, sizes_in_file
-from networks.inject import UNREADABLE, tensors_by_site
+from networks.inject import UNREADABLE
 
 log = logging.getLogger("dojo")
 
@@ -82,7 +82,8 @@ class FileOfChanges:
         except (*UNREADABLE, UserError) as error:
             shape = list(site.module.weight.shape)
             raise UserError(
-                f"{self.path.as_posix()}: {key} does not fit a weight of the shape {shape}: {error}"
+                f"{self.path.as_posix()}: {key} does not fit a weight of the shape {shape}: {error} Give the model that the "
+                "LoRA is for, with --base or --into."
             ) from error
         if not delta.isfinite().all():
             raise UserError(

@@ -134,8 +134,57 @@ def test_damage_is_shown_and_is_the_exit_status(dojo, small: Path, tmp_path: Pat
     assert dojo("lora", "inspect", broken) == 2
     assert "lora_up.weight is missing" in capsys.readouterr().out
     assert dojo("lora", "convert", broken, tmp_path / "out.safetensors", "--to", "diffusers") == 2
-    assert "has no lora_up.weight beside it" in capsys.readouterr().err
+    assert "lora_up.weight is missing" in capsys.readouterr().err
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"alpha": torch.tensor([1.0, 2.0])}, "alpha is not one number"),
+        ({"lora_up.weight": torch.ones(32, 4, dtype=torch.int8)}, "hold no fractions"),
+        ({"lora_up.weight": torch.ones(32, 3)}, "do not fit together"),
+        ({"dora_scale": torch.ones(32, 1), "alpha": torch.tensor([1.0, 2.0])}, "alpha is not one number"),
+    ],
+)
+def test_inspect_refuses_what_other_tools_refuse(dojo, small: Path, tmp_path: Path, capsys, change, told) -> None:
+    tensors, metadata = read_lora(small)
+    broken = tmp_path / "broken.safetensors"
+    save_lora(broken, tensors | {f"{SITE}.{name}": tensor for name, tensor in change.items()}, metadata)
+    assert dojo("lora", "inspect", broken) == 2
+    shown = capsys.readouterr().out
+    assert "DAMAGED: 1 of 2 modules" in shown and told in shown
+    assert dojo("lora", "convert", broken, tmp_path / "out.safetensors", "--to", "kohya") == 2
+    assert told in capsys.readouterr().err
+
+
+def test_inspect_tells_of_what_is_no_file_or_has_nothing_in_it(dojo, tmp_path: Path, capsys) -> None:
+    save_lora(tmp_path / "empty.safetensors", {}, {"ss_network_module": "networks.lora"})
+    assert dojo("lora", "inspect", tmp_path, tmp_path / "empty.safetensors") == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path.as_posix()} is a folder. Name the LoRA file in it" in told
+    assert "empty.safetensors is empty: it holds no tensors" in told
+
+
+def test_inspect_remarks_on_a_negative_alpha_and_shows_ranks_whole(dojo, small: Path, capsys) -> None:
+    tensors, metadata = read_lora(small)
+    many = {
+        f"{SITE.replace('to_k', to)}.{name.partition('.')[2]}": tensor
+        for to in ("to_k", "to_v")
+        for name, tensor in tensors.items()
+        if SITE in name
+    }
+    low = SITE.replace("to_k", "to_v")
+    many |= {
+        f"{low}.lora_down.weight": torch.ones(128, 768),
+        f"{low}.lora_up.weight": torch.ones(32, 128),
+        f"{low}.alpha": torch.tensor(-1.0),
+    }
+    save_lora(small, many, metadata)
+    assert dojo("lora", "inspect", small) == 0
+    told = capsys.readouterr().out
+    assert "alpha is negative in 1 of 2 modules" in told
+    assert [line.split()[:3] for line in told.splitlines() if "IN01" in line] == [["IN01", "2", "4-128"]]
 
 
 @pytest.mark.parametrize("tool", ["inspect", "convert", "rename-trigger"])

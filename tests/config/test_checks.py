@@ -57,6 +57,14 @@ CONTRADICTIONS = [
     ("blocks_to_swap = 4", "blocks_to_swap needs gradient_checkpointing = true"),
     ("blocks_to_swap = 4\ngradient_checkpointing = 'selective'", "blocks_to_swap needs gradient_checkpointing = true"),
     ("blocks_to_swap = 4\ngradient_checkpointing = true\ntorch_compile = true", "leave one of them out"),
+    (
+        "network_module = 'networks.peft.hira'\nblocks_to_swap = 4\ngradient_checkpointing = true\nfp8_base = true",
+        "leave out quantize_base and blocks_to_swap, or take a network that is not one of networks.peft",
+    ),
+    (
+        "network_module = 'networks.peft.miss'\nquantize_text_encoders = 'nf4'",
+        "networks.peft.miss computes with the model's own weights",
+    ),
     ("gradient_checkpointing = 'selective'\ntorch_compile = true", "has no place beside it"),
     (
         "base_weights = 'model.safetensors'\nquantize_base = 'int8'",
@@ -100,6 +108,7 @@ def test_what_is_probably_not_meant_warns(load: Load, text: str, message: str) -
         "enable_bucket = true\nbucket_no_upscale = true\nresolution = 2048",
         'vae = "owner/name"\ntokenizer = "pictures"',
         "fp8_base = true\nfp8_base_unet = true\nblocks_to_swap = 8\ngradient_checkpointing = true",
+        "network_module = 'networks.peft.miss'\nquantize_text_encoders = 'int8'\nnetwork_train_unet_only = true",
         "prior_prediction_rate = 0.1\ntrigger_word = 'x'",
         "validate_every_n_steps = 10\nvalidation_split = 0.1",
         'output_name = "Ångström (v1.2) 🥋"',

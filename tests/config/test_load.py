@@ -377,9 +377,24 @@ def test_tensorboard_stands_in_for_other_logs(load: Load, value: str) -> None:
     assert f'log_with = "{value}" is "tensorboard" here' in warning and "wandb sync" in warning
 
 
+@pytest.mark.parametrize("value", ["ckpt", "pt"])
+def test_files_are_safetensors_whatever_was_asked_for(load: Load, value: str) -> None:
+    (warning,) = load(f'save_model_as = "{value}"\n').warnings
+    assert f'save_model_as = "{value}" is "safetensors" here: a pickle can run a program' in warning
+
+
+def test_a_way_to_save_memory_that_is_not_here_stops_no_run(load: Load) -> None:
+    (warning,) = load("cpu_offload_checkpointing = true\n").warnings
+    assert "'cpu_offload_checkpointing' has no effect: it changes no number" in warning
+
+
 def test_keys_that_are_not_offered_are_errors(load: Load) -> None:
-    messages = mistakes(load, 'deepspeed = true\nsave_model_as = "ckpt"\ninitial_step = 100\noutput_config = false\n')
-    assert len(messages) == 3
+    messages = mistakes(
+        load,
+        'deepspeed = true\nsave_model_as = "pth"\ninitial_step = 100\noutput_config = false\ntrain_text_encoder = true\n',
+    )
+    assert len(messages) == 4
+    assert "text encoders are trained unless network_train_unet_only is set" in messages[3]
     assert "'deepspeed' is not offered: a LoRA's optimizer is small; several processes" in messages[0]
     assert 'only "safetensors" is offered: a pickle' in messages[1]
     (message,) = mistakes(load, 'timestep_sampling = "sigmoid"\n')

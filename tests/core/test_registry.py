@@ -88,14 +88,53 @@ def test_a_module_that_registers_its_class_under_its_own_path_stands_for_the_cla
     assert pets.get("dojo_fish").__name__ == "Fish", "also when it is imported already"
 
 
-def test_an_installed_package_offers_names(pets: Registry, tmp_path: Path, module: Write) -> None:
-    module("dojo_snake", "class Snake: pass")
-    package = tmp_path / "dojo_snake-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: dojo-snake\nVersion: 1.0\n", encoding="utf-8")
-    (package / "entry_points.txt").write_text("[lora_dojo.tests.pets]\nsnake = dojo_snake:Snake\n", encoding="utf-8")
+@pytest.fixture
+def package(tmp_path: Path, module: Write) -> Write:
+    """`package("snake", "class Snake: ...")`: an installed package `dojo_snake` that offers the pet `snake`, its class `Snake`."""
+
+    def install(name: str, source: str) -> None:
+        module(f"dojo_{name}", source)
+        folder = tmp_path / f"dojo_{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dojo-{name}\nVersion: 1.0\n", encoding="utf-8")
+        offered = f"[lora_dojo.tests.pets]\n{name} = dojo_{name}:{name.title()}\n"
+        (folder / "entry_points.txt").write_text(offered, encoding="utf-8")
+
+    return install
+
+
+def test_an_installed_package_offers_names(pets: Registry, package: Write) -> None:
+    package("snake", "class Snake: pass")
     assert pets.names() == ["cat", "dog", "snake"]
     assert pets.get("snake").__name__ == "Snake"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "import dojo_package_that_nobody_has",
+            "needs the module 'dojo_package_that_nobody_has', which is not installed",
+        ),
+        ("from json import no_such_name", "ImportError: cannot import name 'no_such_name'"),
+        ("class Adder: pass", "AttributeError: module 'dojo_snake' has no attribute 'Snake'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_installed_package_that_cannot_be_imported_is_told_of(
+    pets: Registry, package: Write, source: str, said: str
+) -> None:
+    package("snake", source)
+    with pytest.raises(UserError, match=r"dojo_snake:Snake \(pet snake of an installed package\)") as caught:
+        pets.get("snake")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["import dojo_package_that_nobody_has", "from json import no_such_name"])
+def test_a_builtin_that_cannot_be_imported_is_told_of(pets: Registry, module: Write, source: str) -> None:
+    module("dojo_pets.cat", source)
+    with pytest.raises(UserError, match=r"importing 'dojo_pets.cat' failed: .*(nobody_has|no_such_name)"):
+        pets.get("cat")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones(pets: Registry) -> None:

@@ -262,6 +262,6 @@ def test_reports_put_like_with_like() -> None:
     ]
     lines = report(findings).split("\n")
     assert lines[0] == "error: Nothing at all."
-    assert lines[1] == "warning: 10 files: is bad. Mend it."
+    assert lines[1] == "warning: each of 10 files: is bad. Mend it."
     assert lines[2].strip() == "file0" and lines[10].strip() == "and 2 more"
     assert lines[11] == "notice: c: is odd."

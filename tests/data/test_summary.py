@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from library.data.checks import preflight
 from library.data.dataset import build_training_data
 from library.data.summary import bucket_lines, summary
@@ -34,6 +36,13 @@ def test_the_words_of_sd_scripts(folder: Make, subset, dataset) -> None:
     wide, square = abs(80 / 48 - 1.5), 0.0
     assert abs(facts["ss_bucket_info"]["mean_img_ar_error"] - (2 * wide + 6 * square) / 8) < 1e-9
     assert bucket_lines(data) == ["64x64: 100 samples, 25 steps an epoch", "80x48: 20 samples, 5 steps an epoch"]
+
+
+@pytest.mark.parametrize(("wildcards", "counted"), [(False, {"a": 2, "b": 2}), (True, {"a": 2, "b": 2, "c": 2})])
+def test_tags_of_lines_that_are_not_trained_do_not_count(folder: Make, subset, dataset, wildcards, counted) -> None:
+    datasets = [dataset(subset(folder(2, caption="A, b\nc"), enable_wildcard=wildcards))]
+    data = build_training_data(datasets, preflight(datasets).pictures, seed=0, stride=8)
+    assert summary(data)["ss_tag_frequency"] == {"pictures": counted}
 
 
 def test_several_datasets_without_buckets(folder: Make, subset, dataset) -> None:

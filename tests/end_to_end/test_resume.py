@@ -188,3 +188,42 @@ def test_another_network_cannot_be_resumed(train) -> None:
         train("run", max_train_steps=4, network_dim=8, resume=out / "lora-state")
     with pytest.raises(UserError, match="nothing is left to train"):
         train("run", max_train_steps=2, resume=out / "lora-state")
+
+
+def test_the_lora_that_a_run_starts_from_must_be_the_same(train, tmp_path: Path) -> None:
+    """LoRA's state holds all of it, LoRA-FA's only what learns; a file that has been replaced looks the same by its name."""
+    file = tmp_path / "first.safetensors"
+    plain = {"max_train_steps": 2, "save_state": True, "network_weights": file}
+    frozen = {**plain, "network_module": "networks.lora_fa"}
+    (train("first", max_train_steps=1) / "lora.safetensors").rename(file)
+    whole = train("whole", **frozen, save_every_n_steps=1)
+    state = whole / "lora-step00000001-state"
+    assert_same_weights(whole, train("resumed", **frozen, resume=state))
+    lora = train("lora", **plain)
+    content = file.read_bytes()
+    save_file({name: value * 2 for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="keeps a part of that file"):
+        train("changed", **frozen, resume=state, resume_with_changes=True)
+    longer = {**plain, "max_train_steps": 3, "resume": lora / "lora-state"}
+    with pytest.raises(UserError, match=r"network_weights is not the file.*resume_with_changes"):
+        train("lora_changed", **longer)
+    train("lora_changed", **longer, resume_with_changes=True)
+    file.unlink()
+    with pytest.raises(UserError, match=r"network_weights = .*first\.safetensors\": no such file"):
+        train("gone", **frozen, resume=state)
+    file.write_bytes(content)
+    assert_same_weights(whole, train("back", **frozen, resume=state))
+
+
+def test_the_lora_that_is_merged_into_the_base_must_be_the_same(train, tmp_path: Path) -> None:
+    """Also where the run itself has written over it."""
+    out = train("run", max_train_steps=1)
+    options = {"base_weights": [out / "lora.safetensors"], "save_state": True}
+    merged = tmp_path / "base.safetensors"
+    shutil.copy(out / "lora.safetensors", merged)
+    train("run", **options, max_train_steps=2)
+    resumed = {**options, "max_train_steps": 3, "resume": out / "lora-state"}
+    with pytest.raises(UserError, match="base_weights are merged into them"):
+        train("again", **resumed)
+    shutil.copy(merged, out / "lora.safetensors")
+    train("again", **resumed)

@@ -70,7 +70,8 @@ def test_a_run_leaves_what_it_promises(train, tmp_path: Path, capsys: pytest.Cap
     with safe_open(out / "lora.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert metadata["ss_base_model_version"] == "sd_v1" and metadata["modelspec.trigger_phrase"] == "hero"
-    assert json.loads((out / "lora.json").read_text(encoding="utf-8"))["activation text"] == "hero"
+    card = json.loads((out / "lora.json").read_text(encoding="utf-8"))
+    assert card["activation text"] == "hero" and " steps on " in card["notes"] and "/" not in card["notes"]
     said = capsys.readouterr().out
     for promise in ("lora.safetensors", "ComfyUI", "A1111", "load_lora_weights", "validation loss", "hero"):
         assert promise in said

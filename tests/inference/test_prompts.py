@@ -70,7 +70,7 @@ def test_sizes_are_rounded_to_the_stride_with_a_notice(read, caplog):
     ("name", "content", "told"),
     [
         ("a.txt", "fine\nx --w wide", "line 2: width is 'wide', but must be a whole number"),
-        ("a.txt", "x --cn control.png", "line 1: unknown flag '--cn'"),
+        ("a.txt", "x --zz 1", "line 1: unknown flag '--zz'"),
         ("a.txt", "x --s 0", "sample_steps is '0', but must be between 1 and 1000"),
         ("a.txt", "x --ss eulr", "sample_sampler is 'eulr', but must be one of ddim"),
         ("a.txt", "x --l much", "scale is 'much', but must be a number"),
@@ -98,6 +98,17 @@ def test_mistakes_are_told_with_their_place(read, name, content, told):
 def test_all_mistakes_are_told_at_once(read):
     with pytest.raises(UserError, match=r"(?s)3 problems.*line 1.*line 1.*line 3"):
         read("a.txt", "x --w a --h b\nfine\ny --zz 1\n")
+
+
+def test_flags_of_sd_scripts_that_mean_nothing_here_are_left_out_with_a_warning(read, caplog):
+    plain = SampleRequest("x", "", 64, 64, 7, 20, 7.0, "euler")
+    with caplog.at_level(logging.WARNING):
+        flags = "--am 0.8,1 --cn a.png --ctr 0.5 --fs 3.1 --G 3.5 --i a.png --rcfg 1"
+        assert read("prompts.txt", f"x {flags} --d 7") == [plain]
+        assert read("prompts.json", json.dumps([{"prompt": "x", "seed": 7, "guidance_scale": 3.5}])) == [plain]
+    for flag in flags.split():
+        assert not flag.startswith("--") or f"line 1: {flag} has no effect: " in caplog.text
+    assert "prompt 1: guidance_scale has no effect: it is for other kinds of models; --l" in caplog.text
 
 
 def test_a_missing_file_is_told(tmp_path):

@@ -58,6 +58,7 @@ POSITION = Position(
     started_at=1000.0,
     saved_at=1000.0,
     machine="CPU",
+    network_weights="ghi",
 )
 
 

@@ -45,7 +45,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--conv_rank", "--new_conv_rank", type=positive, help="of convolutions larger than 1x1; unset: --rank"
     )
     parser.add_argument(
-        "--into", "--sd_model", metavar="MODEL", help="merge into this checkpoint: single file or folder"
+        "--into",
+        "--sd_model",
+        metavar="MODEL",
+        help="merge into this checkpoint: single file or folder; without --dtype its weights keep their types",
     )
     parser.add_argument(
         "--base", metavar="MODEL", help="the model that the LoRAs are for, where a kind of LoRA depends on it"

@@ -21,12 +21,17 @@ Item = TypeVar("Item")
 def add_out(parser: argparse.ArgumentParser) -> None:
     """--out and --dtype, and sd-scripts' words for them."""
     parser.add_argument("--out", "--save_to", type=Path, required=True, help="the new file")
+    add_dtype(parser)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """--dtype, for tools whose weights are computed anew (`stored_dtype`)."""
     parser.add_argument(
         "--dtype",
         "--save_precision",
         choices=list(DTYPES),
         metavar="fp32|fp16|bf16",
-        help="type of its weights; unset: as in the input",
+        help="type of its weights; unset: the half precision that all inputs have in common, else fp32",
     )
 
 

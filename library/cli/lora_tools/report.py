@@ -116,6 +116,12 @@ def spread(values: Iterable[float | None]) -> str:
     return ", ".join(shown + ["..."] * (len(counts) > 4)) or "-"
 
 
+def _range(ranks: Iterable[int | None]) -> str:
+    """Lowest and highest rank: `4-32`."""
+    known = {rank for rank in ranks if rank is not None}
+    return "-".join(str(rank) for rank in sorted({min(known), max(known)})) if known else "-"
+
+
 def tag_lines(metadata: Mapping[str, str]) -> Iterator[str]:
     """The most frequent tags of each folder of `ss_tag_frequency`."""
     folders = _parsed(metadata.get("ss_tag_frequency", "{}"))
@@ -136,6 +142,8 @@ def _facts(report: FileReport) -> Iterator[str]:
     yield f"  modules       {kinds}"
     yield f"  rank          {spread(site.strength.rank for site in report.sites)}"
     yield f"  alpha         {spread(site.strength.alpha for site in report.sites)}"
+    if report.negative:
+        yield f"  remark        alpha is negative in {len(report.negative)} of {len(report.sites)} modules: their change is taken away, not added"
     hashed = [name for name in ("sshs_model_hash", "modelspec.hash_sha256") if report.metadata.get(name)]
     if report.wrong_hashes:
         yield f"  hash          WRONG: {', '.join(report.wrong_hashes)} is not that of the content; the weights were changed since"
@@ -162,7 +170,7 @@ def _strength_table(sites: Sequence[SiteReport]) -> Iterator[str]:
     for block, members in blocks:
         norm = total_norm(members)
         bar = "#" * round(BAR * norm / highest) if highest > 0 else ""
-        yield f"  {block:7} {len(members):6}  {spread(site.strength.rank for site in members)[:12]:12} {norm:9.4f}  {bar}"
+        yield f"  {block:7} {len(members):6}  {_range(site.strength.rank for site in members):12} {norm:9.4f}  {bar}"
     yield f"  {'all':7} {len(sites):6}  {'':12} {total_norm(sites):9.4f}"
 
 

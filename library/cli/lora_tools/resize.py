@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from library.cli.arguments import command_parser, positive
-from library.cli.lora_tools.output import DTYPES, add_family, check_out, counted, described_size, stored_dtype
+from library.cli.lora_tools.output import add_dtype, add_family, check_out, counted, described_size, stored_dtype
 from library.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,13 +56,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     rules.add_argument("--dynamic_method", choices=list(METHODS), help=argparse.SUPPRESS)
     parser.add_argument("--dynamic_param", type=float, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--dtype",
-        "--save_precision",
-        choices=list(DTYPES),
-        metavar="fp32|fp16|bf16",
-        help="type of its weights; unset: as in the input",
-    )
+    add_dtype(parser)
     add_family(parser)
     return parser.parse_args(argv)
 

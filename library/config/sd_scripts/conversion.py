@@ -15,7 +15,7 @@ from library.config.command_line import SOURCE, read_command_line
 from library.config.conflicts import Situation
 from library.config.dataset import find_datasets
 from library.config.findings import Findings
-from library.config.idle import idle_settings
+from library.config.idle import NEVER_USED, idle_settings
 from library.config.presets import overlay
 from library.config.schema import Config
 from library.config.sd_scripts.command_text import TrainingCommand, read_command, variables
@@ -44,6 +44,7 @@ class Conversion:
     """A config of sd-scripts as one of ours."""
 
     config: Config
+    """Without what no run of this project uses."""
     situation: Situation
     launcher: list[str]
     """What a command line began with: `accelerate launch` and its options."""
@@ -89,7 +90,8 @@ def _converted(read: _Read, findings: Findings) -> Conversion:
     values = typed_values(chosen, findings)
     values |= {key: _plain(values[key]) for key in ARGUMENTS if key in values}
     implied = implied_values(values)
-    config = held({**values, **dict.fromkeys(implied, True)})
+    values |= dict.fromkeys(implied, True)
+    config = held(values)
     where = chosen["datasets"].source if "datasets" in chosen else ""
     situation = Situation(config, find_datasets(config, findings, where, elsewhere=True))
     conflicts = [conflict for check in (*DATA_CHECKS, *TRAINING_CHECKS) for conflict in check(situation)]
@@ -103,7 +105,7 @@ def _converted(read: _Read, findings: Findings) -> Conversion:
     renamed = [text for layer in read.layers for setting in layer if (text := _renamed(setting))]
     renamed += [f"{key} = true follows from {by}" for key, by in implied.items()]
     return Conversion(
-        config,
+        held({key: value for key, value in values.items() if key not in NEVER_USED}),
         situation,
         read.launcher,
         list(dict.fromkeys(renamed)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from library.config.catalog import Declared, by_any_name, catalog
-from library.config.spellings import FLAGS, GUI_EXTRAS, NEEDLESS, OF_OTHER_FAMILIES, ONLY_VALUE, REFUSED
+from library.config.spellings import FLAGS, GUI_EXTRAS, NEEDLESS, OF_OTHER_FAMILIES, ONLY_VALUE, REFUSED, STAND_INS
 from library.config.values import shown
 
 FACTS = Path(__file__).with_suffix(".toml")
@@ -109,7 +109,9 @@ def fate(name: str) -> Fate | None:
         return Fate("flag", f'`{key} = "{value}"`. {note}'.strip())
     if name in ONLY_VALUE:
         only, why = ONLY_VALUE[name]
-        return Fate("one value", f'`"{only}"` alone: {why}.')
+        others = " and ".join(f"`{shown(value)}`" for value in STAND_INS.get(name, ()))
+        also = f" {others} become it, with a warning." if others else ""
+        return Fate("one value", f'`"{only}"` alone: {why}.{also}')
     if name in NEEDLESS:
         return Fate("needless", f"{NEEDLESS[name]}.")
     if name in REFUSED:

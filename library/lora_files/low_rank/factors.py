@@ -101,15 +101,25 @@ def factors_in_file(tensors: Mapping[str, Tensor]) -> Factors | None:
     fitting = down.dim() in (2, 4) and up.dim() == down.dim() and up.shape[1] == down.shape[0]
     if not fitting or up.shape[2:].numel() != 1 or 0 in (*up.shape, *down.shape):
         raise ValueError(f"lora_up.weight {list(up.shape)} and lora_down.weight {list(down.shape)} do not fit together")
-    alpha = tensors.get("alpha")
-    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
-        raise ValueError("alpha is not one number")
+    alpha = alpha_in_file(tensors)
     rank = down.shape[0]
-    scale = 1.0 if alpha is None else float(alpha) / rank
+    scale = 1.0 if alpha is None else alpha / rank
     factors = Factors(up.float().flatten(1) * scale, down.float().flatten(1), (up.shape[0], *down.shape[1:]))
     if not (factors.up_OR.isfinite().all() and factors.down_RN.isfinite().all()):
         raise ValueError("it holds values that are not finite")
     return factors
+
+
+def alpha_in_file(tensors: Mapping[str, Tensor]) -> float | None:
+    """The alpha among a site's tensors, None where there is none.
+
+    Raises:
+        ValueError: it is not one number.
+    """
+    alpha = tensors.get("alpha")
+    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
+        raise ValueError("alpha is not one number")
+    return None if alpha is None else float(alpha)
 
 
 def joined(parts: Sequence[Factors]) -> Factors:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from library.lora_files.low_rank.factors import alpha_in_file
+
 NEEDS_BASE = frozenset({"dora_scale", "oft_blocks", "oft_diag"})
 """Tensors of networks whose change depends on the weight that they change."""
 
@@ -37,9 +39,9 @@ def strength_of(tensors: Mapping[str, Tensor]) -> Strength:
     """Of one module's tensors (names after its key).
 
     Raises:
-        ValueError: their shapes do not fit together.
+        ValueError: their shapes do not fit together, or alpha is not one number.
     """
-    alpha = float(tensors["alpha"]) if "alpha" in tensors and tensors["alpha"].numel() == 1 else None
+    alpha = alpha_in_file(tensors)
     try:
         if "lora_down.weight" in tensors:
             return _of_lora(tensors, alpha)

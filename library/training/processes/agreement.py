@@ -87,20 +87,25 @@ def require_same_data(accelerator: Accelerator, data: TrainingData) -> None:
         )
 
 
-def require_same_weights(accelerator: Accelerator, trained: Tensor, frozen: str) -> None:
+def require_same_weights(
+    accelerator: Accelerator, trained: Tensor, kept: Mapping[str, Tensor], base_model: str
+) -> None:
     """Stop on every process where one begins with other weights.
 
     Args:
         trained: (N,) all trained values.
-        frozen: fingerprint of the base model.
+        kept: the network's tensors that are not trained, by name.
+        base_model: its fingerprint.
 
     Raises:
         UserError: says which weights.
     """
-    values = hashlib.sha256(trained.detach().cpu().numpy().tobytes()).hexdigest()
-    differing = differences(
-        accelerator, {"the base model": frozen, "the network (network_weights, or the state)": values}
-    )
+    facts = {
+        "the base model": base_model,
+        "the network (network_weights, or the state)": _hash({"trained": trained}),
+        "the network's frozen part (of network_weights, or computed, as by PiSSA on unequal GPUs)": _hash(kept),
+    }
+    differing = differences(accelerator, facts)
     if differing:
         raise UserError(
             f"the processes have different weights of {' and of '.join(differing)}. Copy the same files to every machine, or use a disk "
@@ -118,6 +123,14 @@ def differences(accelerator: Accelerator, facts: Mapping[str, Any]) -> dict[str,
     names = dict.fromkeys(name for _, each in gathered for name in each)
     table = {name: {label: each.get(name, ABSENT) for label, each in gathered} for name in names}
     return {name: values for name, values in table.items() if any(value != _first(values) for value in values.values())}
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _first(values: Mapping[str, Any]) -> Any:

@@ -62,19 +62,30 @@ def check_settings(position: Position, config: Mapping[str, Any], on_request: bo
     return _asked_for(told, on_request)
 
 
-def check_material(position: Position, data: str, model: str, on_request: bool) -> list[str]:
-    """As `check_settings`, for the pictures and the base model.
+def check_material(
+    position: Position, data: str, model: str, network_weights: str, keeps_frozen: bool, on_request: bool
+) -> list[str]:
+    """As `check_settings`, for the pictures, the base model and the LoRA file that the network started from.
 
     Args:
-        data, model: fingerprints, as in `Position`.
+        data, model, network_weights: fingerprints, as in `Position`.
+        keeps_frozen: whether the network holds tensors that are not trained, which a state does not hold either.
     """
     told = []
+    if position.network_weights not in (None, network_weights):
+        if keeps_frozen:
+            raise UserError(
+                "network_weights is not the file that the state's run started from. This network keeps a part of that file as it is, "
+                "and the state holds only what is trained, so the run cannot go on without it. Put the file back, or start a new run "
+                "whose network_weights is the LoRA file that was saved with the state."
+            )
+        told.append("network_weights is not the file that the state's run started from")
     if data != position.data:
         told.append(
             "the pictures, captions, dataset settings or batch sizes are not those of the state, so their order is new"
         )
     if model != position.model:
-        told.append("the base model's weights are not those of the state")
+        told.append("the base model's weights are not those of the state (base_weights are merged into them)")
     return _asked_for(told, on_request)
 
 

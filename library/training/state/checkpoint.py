@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -39,7 +40,8 @@ SCALARS = ("optimizer", "loss_scale", "nan_met", "halved")
 
 CONTENT: dict[str, type | tuple[type, ...]] = {
     "step": int, "schedule_steps": int, "seed": int, "data": str, "model": str, "config": dict, "started_at": (int, float),
-    "saved_at": (int, float), "machine": str, "optimizer": dict, "loss_scale": dict, "nan_met": int, "halved": list, "files": dict, "digest": str,
+    "saved_at": (int, float), "machine": str, "network_weights": (str, NoneType), "optimizer": dict, "loss_scale": dict, "nan_met": int,
+    "halved": list, "files": dict, "digest": str,
 }  # fmt: skip
 """Types of what `state.json` holds."""
 
@@ -65,6 +67,8 @@ class Position:
     """Time of this state, likewise."""
     machine: str
     """What decides how sums are rounded: the device, on a CPU the number of threads, and torch's version."""
+    network_weights: str | None = None
+    """Fingerprint of the LoRA file that the network started from; empty: from none. None: not known, as older states do not say it."""
 
 
 def save_state(folder: Path, snapshot: Snapshot, position: Position) -> None:
@@ -140,7 +144,7 @@ def _saved_at(folder: Path) -> float:
 
 
 def _position(description: Mapping[str, Any]) -> Position:
-    return Position(**{name: description[name] for name in Position.__dataclass_fields__})
+    return Position(**{name: description[name] for name in Position.__dataclass_fields__ if name in description})
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

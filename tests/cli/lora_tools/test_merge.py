@@ -80,6 +80,13 @@ def test_other_kinds_are_added_through_their_own_change(kit, dojo, capsys, tmp_p
     assert not torch.allclose(of.outputs(None, (lora, 0.7)), expected, rtol=1e-2, atol=1e-2)
 
 
+def test_shapes_that_are_not_the_published_ones_ask_for_the_model(kit, dojo, capsys, tmp_path):
+    loha, out = kit("sd15").lora(2, network_module="networks.loha", network_dim=2), tmp_path / "out.safetensors"
+    assert dojo("lora", "merge", loha, "--out", out, "--rank", 4) == 2
+    told = capsys.readouterr().err
+    assert "does not fit a weight of the shape" in told and "Give the model that the LoRA is for, with --base" in told
+
+
 def test_layers_can_be_taken_from_one_file_each(kit, dojo, capsys, tmp_path):
     of, out = kit("sdxl"), tmp_path / "out.safetensors"
     content, style = of.lora(0, network_dim=2), of.lora(1, network_dim=3)

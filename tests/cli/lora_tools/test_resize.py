@@ -102,6 +102,23 @@ def test_a_file_without_metadata_gets_what_readers_need(kit, dojo, tmp_path):
     )
 
 
+def test_what_it_says_of_its_network_is_of_the_new_file_alone(kit, dojo, tmp_path):
+    args = {"conv_dim": 4, "conv_alpha": 2, "rank_dropout": 0.1, "use_rslora": True}
+    trained, out = kit("sd15").lora(4, network_dim=6, network_args=args), tmp_path / "out.safetensors"
+    tensors, metadata = read_lora(trained)
+    lora, before = tmp_path / "lora.safetensors", dense(trained)
+    save_lora(lora, tensors, {**metadata, "ss_network_layers": "[]", "ss_training_comment": "None", "ss_steps": "7"})
+    assert dojo("lora", "resize", lora, out, "--rank", 6, "--dtype", "fp32") == 0
+    metadata = read_lora(out)[1]
+    assert {name: value for name, value in metadata.items() if name.startswith("ss_network_")} == {
+        "ss_network_module": "networks.lora", "ss_network_dim": "6", "ss_network_alpha": "6.0",
+        "ss_network_args": '{"conv_dim": "6", "conv_alpha": "6.0"}',
+    }  # fmt: skip
+    assert metadata["ss_training_comment"] == "dimension is resized to 6 from 6" and metadata["ss_steps"] == "7"
+    for key, change in dense(out).items():
+        torch.testing.assert_close(change, before[key], rtol=1e-4, atol=1e-5)
+
+
 def test_mistakes_are_told(kit, dojo, capsys, tmp_path):
     of, out = kit("sd15"), tmp_path / "out.safetensors"
     lora, loha = of.lora(4, **CONV), of.lora(2, network_module="networks.loha", network_dim=2)

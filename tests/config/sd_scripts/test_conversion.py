@@ -122,6 +122,17 @@ def test_what_is_refused_or_unknown_is_told_and_left_out(tmp_path: Path) -> None
     assert read_back(preset_text(conversion.config), tmp_path).training.seed == 3
 
 
+def test_what_every_run_would_only_warn_of_is_told_and_left_out(tmp_path: Path) -> None:
+    conversion = convert_source(
+        "train_network.py --persistent_data_loader_workers --cpu_offload_checkpointing --seed=3"
+    )
+    told = " ".join(conversion.told)
+    assert "persistent_data_loader_workers has no effect" in told and "cpu_offload_checkpointing" in told
+    text = preset_text(conversion.config)
+    assert "persistent" not in text and "offload" not in text
+    assert read_back(text, tmp_path).training.seed == 3
+
+
 def test_a_preset_of_kohyas_gui(tmp_path: Path) -> None:
     found = kohya(
         tmp_path, LoRA_type="Kohya LoCon", conv_dim=8, conv_alpha=4, unit=1, max_resolution="1024,1024", epoch=20, lr_warmup=10,

@@ -7,14 +7,6 @@ import logging
 
 import pytest
 import torch
-from tests.lora_files.names.test_keys import (
-    full_size,
-    sd_convolutional,
-    sd_linear,
-    sdxl_convolutional,
-    sdxl_linear,
-    text_encoder,
-)
 
 from library.core.errors import UserError
 from library.lora_files.convert import converted, exact_product
@@ -25,6 +17,14 @@ from library.lora_files.names.module_names import dotted
 from library.lora_files.names.peft_alphas import PeftScales
 from library.lora_files.names.styles import parse, to_kohya
 from library.lora_files.reading import check_whole, read_any_style
+from tests.lora_files.names.test_keys import (
+    full_size,
+    sd_convolutional,
+    sd_linear,
+    sdxl_convolutional,
+    sdxl_linear,
+    text_encoder,
+)
 
 __all__ = ["full_size"]
 
@@ -265,12 +265,13 @@ def test_two_names_of_one_tensor_are_refused():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"a.lora_up.weight": None}, "a.lora_down.weight has no lora_up.weight"),
-        ({"a.lora_down.weight": None}, "a.lora_up.weight has no lora_down.weight"),
-        ({"a.lora_up.weight": torch.zeros(6, 3)}, "whose ranks differ"),
-        ({"a.lora_up.weight": torch.full((6, 2), torch.nan)}, "a.lora_up.weight holds NaN or infinity"),
-        ({"a.alpha": torch.zeros(2)}, "a.alpha is not one number"),
-        ({"a.lora_down.weight": torch.zeros(2, 8, dtype=torch.int8)}, "int8 instead of fractions"),
+        ({"a.lora_up.weight": None}, "a: lora_up.weight is missing"),
+        ({"a.lora_down.weight": None}, "a: lora_down.weight is missing"),
+        ({"a.lora_up.weight": torch.zeros(6, 3)}, "do not fit together"),
+        ({"a.lora_up.weight": torch.full((6, 2), torch.nan)}, "a: lora_up.weight holds NaN or infinity"),
+        ({"a.alpha": torch.zeros(2)}, "a: alpha is not one number"),
+        ({"a.lora_down.weight": torch.zeros(2, 8, dtype=torch.int8)}, "hold no fractions"),
+        ({"a.lora_up.weight": torch.zeros(6, 3), "a.dora_scale": torch.ones(6, 1)}, "do not fit together"),
     ],
 )
 def test_damaged_files_are_told(tmp_path, change, told):

@@ -101,3 +101,28 @@ def test_merging_into_bf16_rounds_once(tiny, files):
             for key, value in host.state_dict().items()
             if key.endswith("weight")
         )
+
+
+def test_a_plugin_that_cannot_be_imported_is_passed_over_unless_the_file_names_it(
+    tmp_path, tiny, disturb, monkeypatch, caplog
+):
+    """Any package of the environment may offer networks, and break with the next version of something else."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "dojo_broken_network.py").write_text("import dojo_package_that_nobody_has", encoding="utf-8")
+    package = tmp_path / "dojo_broken_network-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: dojo-broken-network\nVersion: 1.0\n", "utf-8")
+    offered = "[lora_dojo.networks]\nacme.broken = dojo_broken_network:Network\n"
+    (package / "entry_points.txt").write_text(offered, encoding="utf-8")
+    network = build_network(NetworkConfig(network_module="networks.loha", network_dim=2), tiny().hosts, "sd1", seed=1)
+    disturb(network, 0.2)
+    file, model = tmp_path / "loha.safetensors", tiny()
+    save_lora(file, network.state_dict_to_save(), {})
+    frozen = model.predict()
+    apply_lora(file, model.hosts, "sd1")
+    assert not torch.equal(model.predict(), frozen)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "loha.safetensors" in warning and "acme.broken" in warning and "dojo_package_that_nobody_has" in warning
+    save_lora(file, network.state_dict_to_save(), {"ss_network_module": "acme.broken"})
+    with pytest.raises(UserError, match=r"importing 'dojo_broken_network:Network.*dojo_package_that_nobody_has"):
+        apply_lora(file, tiny().hosts, "sd1")

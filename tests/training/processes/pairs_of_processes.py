@@ -28,7 +28,7 @@ from library.core.runtime import run_command
 from library.models.published import recipe
 from library.models.random_weights import write_folder
 from library.training.processes import peers
-from library.training.processes.agreement import require_same_settings
+from library.training.processes.agreement import require_same_settings, require_same_weights
 from library.training.processes.peers import ending_together
 from library.training.step import Trainer
 
@@ -110,11 +110,19 @@ def settings_differ(accelerator: Accelerator, rank: int) -> None:
     require_same_settings(accelerator, {"learning_rate": 0.1 + rank, "seed": 1, "cache_dir": str(rank)})
 
 
+def frozen_parts_differ(accelerator: Accelerator, rank: int) -> None:
+    """By the last bit of one value; the trained values and the base model are the same."""
+    kept = torch.ones(3, 2)
+    kept[2, 1] += rank * torch.finfo(kept.dtype).eps
+    require_same_weights(accelerator, torch.zeros(4), {"adapter.down": kept}, "the base model's fingerprint")
+
+
 CASES: dict[str, Callable[[Accelerator, int], None]] = {
     case.__name__: case
     for case in (
         both_end, main_is_last, other_raises, main_raises, both_raise, other_killed_in_exchange, other_killed_while_main_samples,
         other_freezes, main_freezes, main_killed, other_never_comes, settings_differ,
+        frozen_parts_differ,
     )
 }  # fmt: skip
 

@@ -88,6 +88,7 @@ def test_an_error_that_all_find_is_told_as_it_is(told: Told) -> None:
             "states_differ",
             ["last-state at step 2, seed 1, ", "no state in process 1 on ", "Copy the newest -state folder"],
         ),
+        ("frozen_parts_differ", ["different weights of the network's frozen part (of network_weights"]),
         ("pictures_differ", ["1_hero/2.png, pictures/1_hero/3.png (absent in process 1 on "]),
     ],
 )

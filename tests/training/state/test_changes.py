@@ -15,7 +15,7 @@ from tests.training.conftest import CONFIG, POSITION
 
 def test_nothing_changed_nothing_told() -> None:
     assert check_settings(POSITION, CONFIG, on_request=False) == []
-    assert check_material(POSITION, "abc", "def", on_request=False) == []
+    assert check_material(POSITION, "abc", "def", "ghi", keeps_frozen=True, on_request=False) == []
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,26 @@ def test_other_changes_are_made_on_request_only(key: str, value: object) -> None
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize(("data", "model", "word"), [("new", "def", "pictures"), ("abc", "new", "base model")])
-def test_other_pictures_and_another_model_are_told(data: str, model: str, word: str) -> None:
-    (told,) = check_material(POSITION, data, model, on_request=True)
+@pytest.mark.parametrize(
+    ("key", "word"), [("data", "pictures"), ("model", "base model"), ("network_weights", "network_weights")]
+)
+def test_other_pictures_and_other_weights_are_told(key: str, word: str) -> None:
+    now = {"data": "abc", "model": "def", "network_weights": "ghi", key: "new"}
+    (told,) = check_material(POSITION, **now, keeps_frozen=False, on_request=True)
     assert word in told
-    with pytest.raises(UserError, match=word):
-        check_material(POSITION, data, model, on_request=False)
+    with pytest.raises(UserError, match=f"{word}.*resume_with_changes"):
+        check_material(POSITION, **now, keeps_frozen=False, on_request=False)
+
+
+@pytest.mark.parametrize("now", ["new", ""])
+def test_a_network_that_keeps_a_part_of_its_first_file_cannot_go_on_without(now: str) -> None:
+    with pytest.raises(UserError, match="Put the file back"):
+        check_material(POSITION, "abc", "def", now, keeps_frozen=True, on_request=True)
+
+
+def test_a_state_that_does_not_say_what_its_run_started_from_is_resumed() -> None:
+    older = replace(POSITION, network_weights=None)
+    assert check_material(older, "abc", "def", "new", keeps_frozen=True, on_request=False) == []
 
 
 def test_values_are_compared_as_they_are_saved() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -84,6 +85,15 @@ def test_the_position_comes_back(new_trainer: NewTrainer, tmp_path: Path) -> Non
     save_state(tmp_path / "run-state", take_snapshot(new_trainer()), POSITION)
     assert read_position(tmp_path / "run-state") == POSITION
     assert find_state(str(tmp_path / "run-state"), tmp_path, "other") == (tmp_path / "run-state", POSITION)
+
+
+def test_an_older_state_does_not_say_what_its_run_started_from(tmp_path: Path) -> None:
+    file = bare_state(tmp_path / "run-state", 5) / "state.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    del content["network_weights"], content["digest"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**content, "digest": digest}), encoding="utf-8")
+    assert read_position(tmp_path / "run-state").network_weights is None
 
 
 def test_another_network_is_refused(new_trainer: NewTrainer, tmp_path: Path) -> None:
