@@ -24,7 +24,7 @@ from library.core.errors import UserError, did_you_mean
 from library.core.randomness import derived_seed
 from library.lora_files.file import read_lora, save_lora
 from networks.base import ParameterGroup, Rates
-from networks.foreign_names import foreign_names, renamed, renamed_class
+from networks.foreign_names import classes_as_they_were, foreign_names, renamed, renamed_class
 from networks.spelling import words_of
 
 
@@ -100,8 +100,7 @@ class ForeignNetwork:
         self._network.prepare_grad_etc(self._encoders, self._unet)
 
     def _create(self) -> Any:
-        with torch.random.fork_rng(), renamed_class(self._unet, "TimestepEmbedding", "TimeEmbedding"):
-            torch.manual_seed(derived_seed(self._seed, "network"))
+        with torch.random.fork_rng(), classes_as_they_were(self._module):
             try:
                 return self._call_create()
             except (AssertionError, ValueError, TypeError, KeyError) as error:
@@ -114,6 +113,16 @@ class ForeignNetwork:
                 ) from error
 
     def _call_create(self) -> Any:
+        try:
+            return self._call_once()
+        except AssertionError as error:
+            if "duplicated" not in str(error):
+                raise
+        with renamed_class(self._unet, "TimestepEmbedding", "TimeEmbedding"):
+            return self._call_once()
+
+    def _call_once(self) -> Any:
+        torch.manual_seed(derived_seed(self._seed, "network"))
         config = self._config
         arguments: dict[str, Any] = {name: as_text(value) for name, value in config.network_args.items()}
         if self._weights is not None:

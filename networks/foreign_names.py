@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 
 from torch import Tensor, nn
 
@@ -26,6 +27,21 @@ def renamed_class(root: nn.Module, name: str, other: str) -> Iterator[None]:
     finally:
         for module, own in found:
             module.__class__ = own
+
+
+@contextmanager
+def classes_as_they_were(module: ModuleType) -> Iterator[None]:
+    """Within the block the module's classes may change themselves; afterwards they are as before.
+
+    LyCORIS (4.1.3) keeps the preset of one network in its class, for all networks that follow in the same process.
+    """
+    classes = {value: dict(vars(value)) for value in vars(module).values() if isinstance(value, type)}
+    try:
+        yield
+    finally:
+        for kind, attributes in classes.items():
+            for name in [name for name, value in vars(kind).items() if attributes.get(name) is not value]:
+                setattr(kind, name, attributes[name]) if name in attributes else delattr(kind, name)
 
 
 def foreign_names(hosts: Mapping[str, nn.Module], family: str) -> dict[str, str]:

@@ -57,3 +57,6 @@ CASES = [
     NetworkCase("networks.peft.waveft", {"scaling": 5.0}, random_start=False),
     NetworkCase("networks.peft.fourierft", random_start=False),
 ]
+
+ONE_OF_EACH = list({case.module: case for case in CASES}.values())
+"""One configuration of every network, for what takes long."""

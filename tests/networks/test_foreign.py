@@ -272,3 +272,14 @@ def test_what_lycoris_does_not_know_is_told(tiny, caplog):
         build_network(
             NetworkConfig(network_module="lycoris.kohya", network_args={"algo": "lokrr"}), tiny().hosts, "sd1", seed=0
         )
+
+
+def test_a_preset_of_lycoris_does_not_stay_for_the_next_network(tiny):
+    def keys(**arguments):
+        config = NetworkConfig(network_module="lycoris.kohya", network_args={"algo": "lokr", **arguments})
+        network = build_network(config, tiny().hosts, "sd1", seed=3)
+        return {name.split(".")[0] for name in network.state_dict_to_save()}
+
+    before = keys(preset="attn-mlp")
+    assert keys(preset="unet-convblock-only", conv_dim=2) != before
+    assert keys(preset="attn-mlp") == before

@@ -46,14 +46,6 @@ FILES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def presets(monkeypatch):
-    """LyCORIS keeps a preset for all networks that follow: put back what it was."""
-    kohya = pytest.importorskip("lycoris.kohya").LycorisNetworkKohya
-    for name in [name for name in vars(kohya) if name.isupper()]:
-        monkeypatch.setattr(kohya, name, getattr(kohya, name))
-
-
 @pytest.mark.parametrize(("family", "module", "arguments"), FILES.values(), ids=FILES)
 def test_a_file_of_lycoris(family, module, arguments, tiny, disturb, tmp_path):
     theirs = tiny(family)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -63,4 +64,7 @@ def test_a_run_that_stops_leaves_no_thread() -> None:
     next(items)
     assert threading.active_count() > before
     items.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
