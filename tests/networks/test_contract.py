@@ -17,13 +17,13 @@ from tests.networks.cases import CASES, ONE_OF_EACH
 
 RATES = Rates({"unet": 1e-3, "te1": 1e-3})
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
-ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.02}
+ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 0.01}
 """A whole model's outputs differ by this much where the same products are summed in another order."""
 
 WAYS = [
     *((case, "conv", torch.float32) for case in CASES),
     *((case, "conv", torch.bfloat16) for case in ONE_OF_EACH),
-    *((case, "linear", torch.float32) for case in CASES if case.module == "networks.lora"),
+    *((CASES[0], "linear", dtype) for dtype in (torch.float32, torch.bfloat16)),
 ]
 """With convolutions a network acts on the linear layers too."""
 
@@ -116,8 +116,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(case):
         switch()
     torch.manual_seed(5)
     checkpointed = gradients(model, network)
+    if kind.dropout:  # the fused products of the others are summed in another order
+        assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed))
     one, other = (torch.cat([each.flatten() for each in found]) for found in (plain, checkpointed))
-    assert (one - other).norm() <= ROUNDING[model.dtype] * other.norm()  # autograd adds up in another order
+    assert (one - other).norm() <= ROUNDING[model.dtype] * other.norm()
 
 
 def test_dropout_acts_in_training_only(case):
