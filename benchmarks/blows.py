@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 MOMENTS = {
-    "caching": ("library.data.cache", "TensorCache", "put"),
+    "caching": ("library.data.cache.store", "TensorCache", "put"),
     "step": ("library.training.step", "Trainer", "reduce_gradients"),
     "update": ("library.training.step", "Trainer", "update_weights"),
     "saving": ("library.training.state.saving", None, "save_lora"),

@@ -104,9 +104,9 @@ def ours(arguments: argparse.Namespace, model: Path, pictures: Path, device: tor
     from library.config.dataset import resolve_datasets
     from library.config.load import load_config
     from library.core.runtime import keep_freed_memory, use_all_cores
-    from library.data.cache import TensorCache
-    from library.data.caching import cache_latents
-    from library.data.checks import preflight
+    from library.data.cache.filling import cache_latents
+    from library.data.cache.store import TensorCache
+    from library.data.checks.preflight import preflight
     from library.data.dataset import build_training_data
     from library.models.load import load_model
 

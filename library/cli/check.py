@@ -32,8 +32,8 @@ def main(argv: Sequence[str]) -> None:
     from library.config.dataset import resolve_datasets
     from library.config.load import load_config
     from library.core.terminal import harmless
-    from library.data.checks import preflight
-    from library.data.findings import raise_errors, report
+    from library.data.checks.findings import raise_errors, report
+    from library.data.checks.preflight import preflight
     from library.models.caption_length import caption_counter
 
     loaded = load_config(with_a_model(options_of(argv)))

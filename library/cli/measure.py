@@ -51,7 +51,7 @@ def measured(arguments: argparse.Namespace) -> Learning:
 
     from library.cli.with_loras import load_with_loras
     from library.core.errors import UserError
-    from library.data.captions import without_trigger
+    from library.data.captions.pipeline import without_trigger
     from library.evaluation.likeness import measure_learning
     from library.inference.requests import SampleRequest
     from library.inference.sheet import contact_sheet

@@ -10,13 +10,13 @@ import torch.utils.data
 from library.config.dataset import Dataset, Subset
 from library.core.errors import UserError, raise_all
 from library.core.randomness import python_random
-from library.data.buckets import bucket_problems, bucket_sizes, training_size
-from library.data.cache import content_hash, digest
-from library.data.captions import Moment, mentions, plain_caption, process_caption, variants, without_trigger
+from library.data.cache.keys import content_hash, digest
+from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
 from library.data.examples import Encoded, Material, Role, drawn_placement, example
-from library.data.placement import centred
+from library.data.index.sources import Picture, in_threads
+from library.data.pictures.buckets import bucket_problems, bucket_sizes, training_size
+from library.data.pictures.placement import centred
 from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share
-from library.data.sources import Picture, in_threads
 from library.data.split import balanced_repeats, hold_out
 from library.data.types import Example, MicroBatch
 

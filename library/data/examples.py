@@ -14,11 +14,13 @@ from torch import Tensor
 from library.config.dataset import Dataset, Subset
 from library.config.schema.data import ImageConfig
 from library.core.errors import UserError
-from library.data.buckets import Size
-from library.data.cache import TensorCache, Tensors, content_hash, latent_key, text_key
-from library.data.images import PictureError, decode, decode_mask, jittered, over_background, placed, to_mask, to_pixels
-from library.data.placement import Placement, around_face, at_random, centred, face_of, mirrored
-from library.data.sources import Picture
+from library.data.cache.keys import content_hash, latent_key, text_key
+from library.data.cache.store import TensorCache, Tensors
+from library.data.index.sources import Picture
+from library.data.pictures.buckets import Size
+from library.data.pictures.images import PictureError, decode, decode_mask, jittered, over_background, placed
+from library.data.pictures.placement import Placement, around_face, at_random, centred, face_of, mirrored
+from library.data.pictures.tensors import to_mask, to_pixels
 from library.data.types import Example, LatentDistribution
 
 

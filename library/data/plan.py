@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from library.core.randomness import torch_generator
-from library.data.buckets import Size
+from library.data.pictures.buckets import Size
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from library.config.dataset import Dataset
 from library.core.errors import UserError
 from library.core.randomness import derived_seed
-from library.data.sources import Picture
+from library.data.index.sources import Picture
 
 
 def hold_out(

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from library.config.dataset import Subset
-from library.data.buckets import bucket_sizes
 from library.data.dataset import TrainingData
-from library.data.sources import Picture
+from library.data.index.sources import Picture
+from library.data.pictures.buckets import bucket_sizes
 
 
 def summary(data: TrainingData) -> dict[str, Any]:

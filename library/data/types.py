@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from library.core.errors import Exit, UserError
+from library.data.pictures.placement import Geometry
 
 Conditioning = dict[str, Tensor]
 """What the text encoders give the UNet, flat so that it caches as safetensors: `hidden` (B, T, D) and, for SDXL, `pooled` (B, D)."""
@@ -49,19 +50,6 @@ class BrokenLatents(FloatingPointError):
             "damaged or does not suit: name another with `vae`. Otherwise leave the picture out.",
             Exit.BROKEN_VALUES,
         )
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """SDXL's size conditioning of one picture, in pixels, each (height, width) or (top, left)."""
-
-    original_size: tuple[int, int]
-    crop_top_left: tuple[int, int]
-    target_size: tuple[int, int]
-
-    def values(self) -> list[int]:
-        """The six numbers in the order in which SDXL embeds them."""
-        return [*self.original_size, *self.crop_top_left, *self.target_size]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from library.data.types import Conditioning, Geometry
+from library.data.pictures.placement import Geometry
+from library.data.types import Conditioning
 from library.inference.requests import SampleRequest
 from library.inference.samplers import make_sampler
 from library.models.base import DiffusionModel, Part

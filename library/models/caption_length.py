@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from library.data.checks import fewest_tokens
-from library.models.text import count_tokens
+from library.data.checks.preflight import fewest_tokens
+from library.models.emphasis import count_tokens
 from library.models.tokenizers import PromptTokenizer, packaged_tokenizer
 
 

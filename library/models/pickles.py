@@ -32,7 +32,7 @@ from library.core.errors import UserError
 from library.core.files import write_atomically
 from library.core.memory import is_out_of_memory
 from library.core.pickles import is_pickle
-from library.data.cache import cache_folder
+from library.data.cache.keys import cache_folder
 
 log = logging.getLogger("dojo")
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from library.data.types import Conditioning, Tokens
 from library.models.checkpoint import Checkpoint, Component
 from library.models.checkpointing import checkpoint_text_encoder
+from library.models.emphasis import count_tokens
 from library.models.noted_fingerprint import noted_fingerprint
 from library.models.parts import LazyModule, load_text_encoder
-from library.models.text import Chunking, ClipStates, count_tokens, emphasised, encode, tokenize
+from library.models.text import Chunking, ClipStates, emphasised, encode, tokenize
 from library.models.tokenizers import FolderTokenizer, PromptTokenizer, clip_tokenizer
 
 

@@ -5,25 +5,15 @@ Letters: B prompts, n chunks, T tokens of a chunk with its start and end (77), D
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from library.models.emphasis import parse_emphasis
 from library.models.tokenizers import PromptTokenizer
-
-EMPHASIS = 1.1
-
-_PIECE = re.compile(
-    r"""\\[()\[\]\\]?              # an escaped bracket or backslash
-    | :(?P<weight>[+-]?[.\d]+)\)   # the end of (words:1.2)
-    | [()\[\]:]
-    | [^\\()\[\]:]+""",
-    re.VERBOSE,
-)
 
 
 @dataclass(frozen=True)
@@ -55,41 +45,6 @@ class ClipStates:
     """Whether the projected state of the end token is asked for too."""
 
 
-def parse_emphasis(prompt: str) -> list[tuple[str, float]]:
-    """A prompt in the notation of A1111 and sd-scripts as (words, weight).
-
-    `(words)` weigh 1.1, `[words]` 1/1.1, `(words:1.3)` 1.3, nested ones multiply; a backslash makes a bracket plain text.
-    A bracket that is never closed reaches to the end.
-    """
-    pieces: list[list] = []
-    open_round: list[int] = []
-    open_square: list[int] = []
-
-    def emphasise(since: int, weight: float) -> None:
-        for piece in pieces[since:]:
-            piece[1] *= weight
-
-    for match in _PIECE.finditer(prompt):
-        text, weight = match[0], match["weight"]
-        if text.startswith("\\"):
-            pieces.append([text[1:], 1.0])
-        elif text == "(":
-            open_round.append(len(pieces))
-        elif text == "[":
-            open_square.append(len(pieces))
-        elif open_round and (weight is not None or text == ")"):
-            emphasise(open_round.pop(), _number(weight) if weight is not None else EMPHASIS)
-        elif open_square and text == "]":
-            emphasise(open_square.pop(), 1 / EMPHASIS)
-        else:
-            pieces.append([text, 1.0])
-    for since in open_round:
-        emphasise(since, EMPHASIS)
-    for since in open_square:
-        emphasise(since, 1 / EMPHASIS)
-    return list(_merged(pieces))
-
-
 def tokenize(prompts: Sequence[str], tokenizer: PromptTokenizer, chunking: Chunking) -> tuple[Tensor, Tensor | None]:
     """Token numbers (B, n, T), and alike the weights of each where captions are weighted."""
     rows = [_numbered(prompt, tokenizer, chunking) for prompt in prompts]
@@ -97,12 +52,6 @@ def tokenize(prompts: Sequence[str], tokenizer: PromptTokenizer, chunking: Chunk
     if not chunking.weighted:
         return ids, None
     return ids, torch.tensor([_weight_windows(weights, chunking) for _, weights in rows])
-
-
-def count_tokens(prompt: str, tokenizer: PromptTokenizer, weighted: bool) -> int:
-    """Tokens of the prompt, all of it, without start and end."""
-    words = parse_emphasis(prompt) if weighted else [(prompt, 1.0)]
-    return sum(len(tokenizer.encode(text)) for text, _ in words)
 
 
 def encode(encoder: Any, ids_BnT: Tensor, eos: int, states: ClipStates) -> tuple[Tensor, Tensor | None]:
@@ -135,26 +84,6 @@ def join_chunks(states_BnTD: Tensor) -> Tensor:
 def emphasised(states_BTD: Tensor, weights_BnT: Tensor) -> Tensor:
     """States multiplied by the weights of their tokens, as sd-scripts does it."""
     return states_BTD * join_chunks(weights_BnT.unsqueeze(-1)).to(states_BTD)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:  # "1.2.3" is text that looks like a weight
-        return 1.0
-
-
-def _merged(pieces: list[list]) -> Iterator[tuple[str, float]]:
-    """Neighbours of one weight as one piece: tokens form across them."""
-    text, weight = "", 1.0
-    for following, following_weight in pieces:
-        if following_weight == weight:
-            text += following
-            continue
-        if text:
-            yield text, weight
-        text, weight = following, following_weight
-    yield text, weight
 
 
 def _numbered(prompt: str, tokenizer: PromptTokenizer, chunking: Chunking) -> tuple[list[int], list[float]]:

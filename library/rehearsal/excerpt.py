@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from library.data.caching import Job
+from library.data.cache.filling import Job
 from library.data.dataset import TrainingData, ValidationData
 from library.data.plan import Bucket, Plan
 

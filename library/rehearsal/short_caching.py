@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from library.data.caching import Job
+from library.data.cache.filling import Job
 from library.data.dataset import TrainingData
 from library.models.base import DiffusionModel
 from library.rehearsal.excerpt import Shape, excerpt

@@ -17,12 +17,13 @@ from library.config.dataset import Dataset, resolve_datasets
 from library.core.errors import Exit, UserError
 from library.core.memory import needing_memory
 from library.core.signals import ignore_stopping
-from library.data.cache import TensorCache, cache_folder, digest, text_key
-from library.data.caching import Job, cache_latents, cache_texts, latent_jobs
-from library.data.checks import preflight
+from library.data.cache.filling import Job, cache_latents, cache_texts, latent_jobs
+from library.data.cache.keys import cache_folder, digest, text_key
+from library.data.cache.store import TensorCache
+from library.data.checks.findings import raise_errors, report
+from library.data.checks.preflight import preflight
 from library.data.dataset import Prior, StepKey, TrainingData, build_training_data
-from library.data.findings import raise_errors, report
-from library.data.sources import Picture
+from library.data.index.sources import Picture
 from library.data.types import MicroBatch
 from library.diffusion.timesteps import trained_timesteps
 from library.models.base import DiffusionModel, Part

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from library.core.errors import UserError
-from library.data.checks import preflight
+from library.data.checks.preflight import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.types import Example
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from library.core.errors import UserError
-from library.data.sources import Picture
+from library.data.index.sources import Picture
 from library.data.split import balanced_repeats, hold_out
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from library.data.checks import preflight
+from library.data.checks.preflight import preflight
 from library.data.dataset import build_training_data
 from library.data.summary import bucket_lines, summary
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.data.cache import TensorCache, text_key
+from library.data.cache.keys import text_key
+from library.data.cache.store import TensorCache
 from tests.fuzz.strategies import damaged, fuzzed
 
 KEY = text_key("a knight", "model")

@@ -17,10 +17,10 @@ from library.config.dataset import Dataset, Subset, resolve_datasets
 from library.config.schema import Config
 from library.config.schema.data import BucketConfig, CaptionConfig, DataConfig, ImageConfig
 from library.core.errors import UserError
-from library.data.caption_files import decoded, metadata_caption, read_caption, read_metadata
-from library.data.captions import Moment, mentions, plain_caption, process_caption, variants, without_trigger
-from library.data.placement import Face, face_of
-from library.data.sources import scan
+from library.data.captions.files import decoded, metadata_caption, read_caption, read_metadata
+from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
+from library.data.index.sources import scan
+from library.data.pictures.placement import Face, face_of
 from tests.fuzz.strategies import TEXT, VALUES, as_json, damaged, fuzzed, outcome
 
 CAPTION = "alexander, {red|blue} armour ||| kicking, ((smile:1.2))\nzweite Zeile, 戦士\n"

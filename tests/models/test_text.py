@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from library.models.emphasis import count_tokens, parse_emphasis
 from library.models.text import (
     Chunking,
     ClipStates,
-    count_tokens,
     emphasised,
     encode,
     join_chunks,
-    parse_emphasis,
     tokenize,
 )
 

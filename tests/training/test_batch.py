@@ -12,7 +12,8 @@ from torch import Tensor
 from library.config.schema import NoiseConfig
 from library.core.errors import Exit, UserError
 from library.core.randomness import torch_generator
-from library.data.types import BrokenLatents, Example, Geometry, LatentDistribution, MicroBatch
+from library.data.pictures.placement import Geometry
+from library.data.types import BrokenLatents, Example, LatentDistribution, MicroBatch
 from library.training.batch import Batch, Collate, Draws, assemble, encode_and_assemble, sendable
 
 SHAPE = (4, 6, 8)

@@ -20,7 +20,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from library.config.schema import LossConfig, ModelConfig, NetworkConfig, NoiseConfig, OptimizerConfig
 from library.core.randomness import torch_generator
-from library.data.types import Example, Geometry, LatentDistribution, MicroBatch
+from library.data.pictures.placement import Geometry
+from library.data.types import Example, LatentDistribution, MicroBatch
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
 from library.models.load import load_model

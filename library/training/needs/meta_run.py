@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from library.config.schema import Config
-from library.data.buckets import Size
-from library.data.caching import CAPTIONS_AT_A_TIME
+from library.data.cache.filling import CAPTIONS_AT_A_TIME
 from library.data.dataset import TrainingData
+from library.data.pictures.buckets import Size
 from library.data.types import Conditioning
 from library.inference.requests import SampleRequest
 from library.models.base import Part

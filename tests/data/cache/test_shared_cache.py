@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from library.data.cache import TensorCache
+from library.data.cache.store import TensorCache
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KEYS = [f"{number:02d}key" for number in range(8)]
 ROUNDS = 10
 
 WRITER = f"""
 import sys, torch
 from pathlib import Path
-from library.data.cache import TensorCache
+from library.data.cache.store import TensorCache
 cache = TensorCache(Path(sys.argv[1]))
 for _ in range({ROUNDS}):
     for number, key in enumerate({KEYS}):

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from library.data.colours import to_srgb
-from library.data.images import (
+from library.data.pictures.colours import to_srgb
+from library.data.pictures.images import (
     PictureError,
     decode,
     decode_mask,
@@ -25,10 +25,9 @@ from library.data.images import (
     over_background,
     picture_size,
     placed,
-    to_mask,
-    to_pixels,
 )
-from library.data.placement import Placement, centred, mirrored
+from library.data.pictures.placement import Placement, centred, mirrored
+from library.data.pictures.tensors import to_mask, to_pixels
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from library.config.schema.data import CaptionConfig
-from library.data.captions import Moment, process_caption
+from library.data.captions.pipeline import Moment, process_caption
 
 DRAWS = 1500
 RUN = 100

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
 
-from library.data.buckets import Size
+from library.data.pictures.buckets import Size
 
 MOST_AT_ONCE = 300_000_000
 """Pixels being decoded at the same time: 5 GB where they have an opacity, 17 bytes each, else half of it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from library.core.errors import UserError
-from library.data.caption_files import metadata_caption, read_caption, read_metadata
+from library.data.captions.files import metadata_caption, read_caption, read_metadata
 
 WORDS = "café, naïve – “boxer”"
 

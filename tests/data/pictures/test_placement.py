@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.data.placement import Face, Placement, around_face, at_random, centred, covering, face_of, mirrored
+from library.data.pictures.placement import (
+    Face,
+    Placement,
+    around_face,
+    at_random,
+    centred,
+    covering,
+    face_of,
+    mirrored,
+)
 
 sides = st.integers(8, 3000)
 targets = st.tuples(st.integers(1, 16), st.integers(1, 16)).map(lambda n: (64 * n[0], 64 * n[1]))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from library.data.room import Room
+from library.data.pictures.room import Room
 
 
 def test_no_more_is_taken_than_there_is_and_a_larger_picture_is_alone() -> None:

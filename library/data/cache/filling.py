@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from library.core.errors import Exit, UserError, raise_all
 from library.core.runtime import available_cores
-from library.data.cache import TensorCache, Tensors, text_key
+from library.data.cache.keys import text_key
+from library.data.cache.store import TensorCache, Tensors
 from library.data.dataset import TrainingData
 from library.data.examples import Encoded, Material, all_placements, key_of_latents, load_pixels, placement_varies
-from library.data.placement import Placement, centred
-from library.data.room import Room
-from library.data.sources import Picture
+from library.data.index.sources import Picture
+from library.data.pictures.placement import Placement, centred
+from library.data.pictures.room import Room
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from library.config.schema.data import CaptionConfig
-from library.data.captions import Moment, plain_caption, process_caption, variants, without_trigger
+from library.data.captions.pipeline import Moment, plain_caption, process_caption, variants, without_trigger
 
 LATE = Moment(epoch=0, step=1000, max_train_steps=1000)
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from library.core.errors import UserError
-from library.data.cache import TensorCache, latent_key, text_key
-from library.data.placement import centred, mirrored
+from library.data.cache.keys import latent_key, text_key
+from library.data.cache.store import TensorCache
+from library.data.pictures.placement import centred, mirrored
 
 KEY = text_key("a caption", "model")
 TENSORS = {"mean": torch.randn(4, 8, 8), "std": torch.randn(4, 8, 8).to(torch.bfloat16)}

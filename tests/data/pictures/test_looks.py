@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from library.data.looks import BLURRED, DEAD_ZONE, difference_hash, earlier_lookalikes, sharpness
+from library.data.pictures.looks import BLURRED, DEAD_ZONE, difference_hash, earlier_lookalikes, sharpness
 
-DRAWINGS = sorted((Path(__file__).resolve().parents[2] / "demo" / "training_data").rglob("*.png"))
+DRAWINGS = sorted((Path(__file__).resolve().parents[3] / "demo" / "training_data").rglob("*.png"))
 
 
 def drawings() -> list[Image.Image]:

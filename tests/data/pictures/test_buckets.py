@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from library.config.schema.data import BucketConfig
-from library.data.buckets import bucket_problems, bucket_sizes, training_size
+from library.data.pictures.buckets import bucket_problems, bucket_sizes, training_size
 
 SIZES_512 = [
     (256, 832), (256, 896), (256, 960), (256, 1024), (320, 704), (320, 768), (384, 640), (448, 576), (512, 512),

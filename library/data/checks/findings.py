@@ -17,6 +17,8 @@ SHOWN_PATHS = 8
 class Finding:
     """One thing worth telling about one file or folder."""
 
+    kind: str
+    """What sort of thing it is, in a word or two: "blurred", "near copy", "no caption". Shown on thumbnails, and the same in JSON."""
     severity: Severity
     path: str
     """The file or folder; "" where the whole data are meant."""
@@ -24,6 +26,8 @@ class Finding:
     """What was found."""
     advice: str = ""
     """How to mend it, or what is done about it."""
+    picture: str = ""
+    """The picture that it is about, where `path` is that of its caption or mask."""
 
 
 def made_strict(findings: Sequence[Finding]) -> list[Finding]:

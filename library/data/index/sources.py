@@ -11,11 +11,11 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
-from library.data.buckets import Size
-from library.data.caption_files import metadata_caption, read_caption, read_metadata
-from library.data.findings import Finding, Severity
-from library.data.images import PictureError, picture_size
-from library.data.siblings import Siblings, subfolders, suggestion, visible_files
+from library.data.captions.files import metadata_caption, read_caption, read_metadata
+from library.data.checks.findings import Finding, Severity
+from library.data.index.siblings import Siblings, subfolders, suggestion, visible_files
+from library.data.pictures.buckets import Size
+from library.data.pictures.images import PictureError, picture_size
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -124,16 +124,26 @@ def _scan(source: _Source, earlier: Sequence[Subset], folders: set[Path]) -> Sur
     subset = source.subset
     where = str(subset.metadata_file or subset.image_dir)
     if subset.num_repeats < 1:
-        return _nothing(Finding("warning", where, f"num_repeats is {subset.num_repeats}.", "The subset is left out."))
+        return _nothing(
+            Finding("setting", "warning", where, f"num_repeats is {subset.num_repeats}.", "The subset is left out.")
+        )
     if any((other.image_dir, other.metadata_file) == (subset.image_dir, subset.metadata_file) for other in earlier):
         return _nothing(
-            Finding("warning", where, "is given twice in one dataset.", "The first is used; raise its num_repeats.")
+            Finding(
+                "setting",
+                "warning",
+                where,
+                "is given twice in one dataset.",
+                "The first is used; raise its num_repeats.",
+            )
         )
     try:
         found = _from_metadata(source) if subset.metadata_file is not None else _from_folder(source, folders)
         masked = _with_masks(found.pictures, subset)
     except OSError as error:
-        return _nothing(Finding("error", str(error.filename or where), f"cannot be read ({error.strerror or error})."))
+        return _nothing(
+            Finding("unreadable", "error", str(error.filename or where), f"cannot be read ({error.strerror or error}).")
+        )
     sized = _with_sizes(masked.pictures)
     large = _without_small(sized.pictures, source.too_small, where)
     return Survey(large.pictures, [*found.findings, *masked.findings, *sized.findings, *large.findings])
@@ -151,14 +161,14 @@ def _without_small(pictures: Sequence[Picture], area: int, where: str) -> Survey
     message = (
         f"{len(pictures) - len(large)} of {len(pictures)} pictures are left out, not being above skip_image_resolution."
     )
-    return Survey(large, [Finding("notice", where, message)])
+    return Survey(large, [Finding("left out", "notice", where, message)])
 
 
 def _from_folder(source: _Source, folders: set[Path]) -> Survey:
     folder = source.subset.image_dir
     assert folder is not None
     if not folder.is_dir():
-        return _nothing(Finding("error", str(folder), "there is no such folder.", suggestion(folder)))
+        return _nothing(Finding("no folder", "error", str(folder), "there is no such folder.", suggestion(folder)))
     files = visible_files(folder)
     paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
     captions = Siblings(files, _caption_extensions(source.subset))
@@ -172,18 +182,18 @@ def _from_folder(source: _Source, folders: set[Path]) -> Survey:
 def _captioned(path: Path, caption_path: Path | None, source: _Source) -> Survey:
     tokens = source.subset.class_tokens or ""
     if caption_path is None:
-        found = Finding("notice", str(path), "has no caption file.", f"'{tokens}' is its caption.")
-        missing = Finding("warning", str(path), "has no caption.", EMPTY_CAPTION)
+        found = Finding("no caption", "notice", str(path), "has no caption file.", f"'{tokens}' is its caption.")
+        missing = Finding("no caption", "warning", str(path), "has no caption.", EMPTY_CAPTION)
         return Survey([source.picture(path, tokens)], [found if tokens else missing])
     caption, encoding = read_caption(caption_path)
     findings = []
     if encoding:
         message, advice = f"is not UTF-8; it is read as {encoding}.", "Save it as UTF-8 to be sure."
         severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
-        findings.append(Finding(severity, str(caption_path), message, advice))
+        findings.append(Finding("encoding", severity, str(caption_path), message, advice))
     if not caption:
         advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
-        findings.append(Finding("warning", str(caption_path), "is empty.", advice))
+        findings.append(Finding("empty caption", "warning", str(caption_path), "is empty.", advice))
     return Survey([source.picture(path, caption or tokens, caption_path)], findings)
 
 
@@ -197,13 +207,13 @@ def _from_metadata(source: _Source) -> Survey:
         path = _named_picture(name, root, listed)
         if path is None:
             message = f"is named in {subset.metadata_file} but not found in {root}."
-            findings.append(Finding("warning", name, message, LEFT_OUT))
+            findings.append(Finding("not found", "warning", name, message, LEFT_OUT))
             continue
         pictures.append(source.picture(path, metadata_caption(entry, subset.captions.caption_separator)))
         if not pictures[-1].caption:
-            findings.append(Finding("warning", str(path), "has no caption.", EMPTY_CAPTION))
+            findings.append(Finding("no caption", "warning", str(path), "has no caption.", EMPTY_CAPTION))
     if not pictures:
-        findings.append(Finding("error", str(subset.metadata_file), "names no picture that can be found."))
+        findings.append(Finding("not found", "error", str(subset.metadata_file), "names no picture that can be found."))
     return Survey(sorted(pictures, key=lambda picture: str(picture.path)), findings)
 
 
@@ -231,11 +241,13 @@ def _with_masks(pictures: Sequence[Picture], subset: Subset) -> Survey:
     folder = Path(subset.images.conditioning_data_dir)
     if not folder.is_dir():
         message = "conditioning_data_dir: there is no such folder."
-        return Survey(list(pictures), [Finding("error", str(folder), message, suggestion(folder))])
+        return Survey(list(pictures), [Finding("no folder", "error", str(folder), message, suggestion(folder))])
     masks = Siblings(visible_files(folder), sorted(IMAGE_EXTENSIONS))
     masked = [replace(picture, mask_path=masks.find(picture.path.stem)) for picture in pictures]
     missing = [
-        Finding("error", str(picture.path), f"has no mask in {folder}.", "Put a picture of the same name there.")
+        Finding(
+            "no mask", "error", str(picture.path), f"has no mask in {folder}.", "Put a picture of the same name there."
+        )
         for picture in masked
         if picture.mask_path is None
     ]
@@ -246,7 +258,7 @@ def _with_sizes(pictures: Sequence[Picture]) -> Survey:
     sized, findings = [], []
     for picture, size in zip(pictures, in_threads(_size_or_reason, [picture.path for picture in pictures])):
         if isinstance(size, str):
-            findings.append(Finding("warning", str(picture.path), size, LEFT_OUT))
+            findings.append(Finding("unreadable", "warning", str(picture.path), size, LEFT_OUT))
         else:
             sized.append(replace(picture, width=size[0], height=size[1]))
     return Survey(sized, findings)
@@ -261,7 +273,13 @@ def _size_or_reason(path: Path) -> Size | str:
 
 def _about_files(files: Sequence[Path], paths: Sequence[Path]) -> list[Finding]:
     findings = [
-        Finding("warning", str(path), f"is a {path.suffix} file, which is not read.", "Convert it to PNG or JPEG.")
+        Finding(
+            "not read",
+            "warning",
+            str(path),
+            f"is a {path.suffix} file, which is not read.",
+            "Convert it to PNG or JPEG.",
+        )
         for path in files
         if path.suffix.lower() in UNREAD_EXTENSIONS
     ]
@@ -269,7 +287,9 @@ def _about_files(files: Sequence[Path], paths: Sequence[Path]) -> list[Finding]:
     for path in paths:
         other = first.setdefault(path.stem, path)
         if other is not path:
-            findings.append(Finding("notice", str(path), f"has the same name as {other.name}.", "Both train."))
+            findings.append(
+                Finding("same name", "notice", str(path), f"has the same name as {other.name}.", "Both train.")
+            )
     return findings
 
 
@@ -279,8 +299,12 @@ def _about_subfolders(folder: Path, has_pictures: bool, used: set[Path]) -> list
     named = ", ".join(below[:3])
     if not has_pictures:
         advice = f"There are pictures in its subfolders ({named}): name one of those." if below else "Check the path."
-        return [Finding("error", str(folder), "holds no pictures.", advice)]
-    return [Finding("notice", str(folder), f"pictures in its subfolders ({named}) are not used.")] if below else []
+        return [Finding("no pictures", "error", str(folder), "holds no pictures.", advice)]
+    return (
+        [Finding("unused folder", "notice", str(folder), f"pictures in its subfolders ({named}) are not used.")]
+        if below
+        else []
+    )
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -292,10 +316,14 @@ def _about_captions(subset: Subset, files: Sequence[Path], captions: Siblings) -
     folder, asked = str(subset.image_dir), subset.captions.caption_extension
     present = sorted({path.suffix.lower() for path in files if path.suffix.lower() in CAPTION_EXTENSIONS})
     if asked is None:
-        return [Finding("notice", folder, f"captions are read from {' and '.join(present)} files.")] if present else []
+        return (
+            [Finding("caption files", "notice", folder, f"captions are read from {' and '.join(present)} files.")]
+            if present
+            else []
+        )
     if present and not len(captions):
         message = f"has no captions that end in {asked}, but some in {' and '.join(present)}."
-        return [Finding("warning", folder, message, "Leave out caption_extension, or set it to that.")]
+        return [Finding("caption files", "warning", folder, message, "Leave out caption_extension, or set it to that.")]
     return []
 
 

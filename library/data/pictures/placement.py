@@ -6,8 +6,20 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from library.data.buckets import Size
-from library.data.types import Geometry
+from library.data.pictures.buckets import Size
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """SDXL's size conditioning of one picture, in pixels, each (height, width) or (top, left)."""
+
+    original_size: tuple[int, int]
+    crop_top_left: tuple[int, int]
+    target_size: tuple[int, int]
+
+    def values(self) -> list[int]:
+        """The six numbers in the order in which SDXL embeds them."""
+        return [*self.original_size, *self.crop_top_left, *self.target_size]
 
 
 @dataclass(frozen=True)

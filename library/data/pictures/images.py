@@ -1,4 +1,4 @@
-"""Opening pictures rightly: their kind, size and orientation; then resize, crop and tensors."""
+"""Opening pictures rightly: their kind, size and orientation; then resize and crop."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-import torch
 from PIL import Image, ImageColor, UnidentifiedImageError
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
-from library.data.buckets import Size
-from library.data.colours import UNREADABLE, has_broken_profile, to_srgb
-from library.data.placement import Placement
+from library.data.pictures.buckets import Size
+from library.data.pictures.colours import UNREADABLE, has_broken_profile, to_srgb
+from library.data.pictures.placement import Placement
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """Kinds of pictures that are read, whatever the file's ending; Pillow's rarer readers stay shut."""
@@ -168,18 +164,6 @@ def jittered(image: Image.Image, rng: random.Random) -> Image.Image:
         return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
     gamma = rng.uniform(0.95, 1.05)
     return image.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
-
-
-def to_pixels(image: Image.Image) -> Tensor:
-    """RGB as (3, H, W) in [-1, 1]."""
-    pixels_HWC = torch.from_numpy(np.array(image, dtype=np.float32))
-    return pixels_HWC.permute(2, 0, 1).div(127.5).sub(1.0).contiguous()
-
-
-def to_mask(mask: Image.Image, placement: Placement, stride: int) -> Tensor:
-    """A mask (8 bits) brought along with its picture to the latents' size: (1, h, w) in [0, 1], each the mean of its pixels."""
-    pixels = torch.from_numpy(np.array(placed(mask, placement, "area"), dtype=np.float32)).div(255.0)
-    return avg_pool2d(pixels[None], stride)
 
 
 def decode_mask(data: bytes) -> Image.Image:

@@ -7,11 +7,8 @@ deleting the folder is always safe.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import zlib
-from dataclasses import astuple
 from pathlib import Path
 
 from safetensors.torch import load, save
@@ -19,12 +16,8 @@ from torch import Tensor
 
 from library.core.errors import UserError
 from library.core.files import write_atomically
-from library.data.placement import Placement
 
 log = logging.getLogger("dojo")
-
-LAYOUT = 2
-"""Raised when entries change their form or meaning, so that older ones are no longer found."""
 
 CHECKSUM = b'"checksum":"'
 """What stands before the 8 digits of the checksum, in the metadata of an entry's header."""
@@ -96,39 +89,6 @@ class TensorCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def cache_folder(cache_dir: str | None) -> Path:
-    """Where caches are kept on disk."""
-    return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
-
-
-def latent_key(
-    content: str, fingerprint: str, placement: Placement, background_color: str, interpolation: str, mask: str
-) -> str:
-    """Key of a picture's latents.
-
-    Args:
-        content: hash of the picture's bytes.
-        fingerprint: of the VAE.
-        placement: size, resizing, crop and flip.
-        background_color: colour behind transparent pictures.
-        interpolation: filter of the resizing.
-        mask: hash of the mask's bytes, "alpha", or "" without a mask.
-    """
-    numbers = json.dumps(astuple(placement))
-    return digest("latents", content, fingerprint, numbers, background_color, interpolation, mask)
-
-
-def text_key(caption: str, fingerprint: str, clip_skip: int | None = None, max_token_length: int | None = None) -> str:
-    """Key of an encoded caption; `fingerprint` is that of the text encoders."""
-    return digest("text", caption, fingerprint, str(clip_skip), str(max_token_length))
-
-
-def digest(kind: str, *parts: str) -> str:
-    """A hash in which no two different lists of parts meet: each part goes in with its length."""
-    words = "".join(f"{len(part.encode())}:{part}" for part in (kind, str(LAYOUT), *parts))
-    return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
-
-
 def _sealed(data: bytes) -> bytes:
     """The entry with its checksum in the place of the zeros."""
     place = data.index(CHECKSUM) + len(CHECKSUM)
@@ -145,8 +105,3 @@ def _checksum(data: bytes, place: int) -> bytes:
     """CRC-32 of everything but the 8 digits at `place`, which it is written in; tells every flipped bit."""
     view = memoryview(data)
     return b"%08x" % zlib.crc32(view[place + 8 :], zlib.crc32(view[:place]))
-
-
-def content_hash(data: bytes) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.blake2b(data, digest_size=20).hexdigest()

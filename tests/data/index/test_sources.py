@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from library.data.findings import Finding
-from library.data.sources import scan
+from library.data.checks.findings import Finding
+from library.data.index.sources import scan
 
 Make = Callable[..., Path]
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from library.core.errors import UserError
-from library.data.checks import fewest_tokens, preflight
-from library.data.findings import Finding, raise_errors, report
-from library.data.sources import scan
+from library.data.checks.findings import Finding, raise_errors, report
+from library.data.checks.preflight import fewest_tokens, preflight
+from library.data.index.sources import scan
 
 Make = Callable[..., Path]
 
@@ -64,7 +64,7 @@ def test_files_that_go_while_they_are_looked_at(
             (path / "03.png").mkdir()
         return found
 
-    monkeypatch.setattr("library.data.checks.scan", scan_and_lose)
+    monkeypatch.setattr("library.data.checks.preflight.scan", scan_and_lose)
     survey = preflight([dataset(subset(path))])
     assert said(survey.findings, "cannot be read") == ["warning 03.png"] and len(survey.pictures) == 11
 
@@ -256,9 +256,9 @@ def test_a_hundred_pictures_take_less_than_three_seconds_of_computing(tmp_path: 
 
 def test_reports_put_like_with_like() -> None:
     findings = [
-        Finding("notice", "c", "is odd."),
-        *(Finding("warning", f"file{n}", "is bad.", "Mend it.") for n in range(10)),
-        Finding("error", "", "Nothing at all."),
+        Finding("odd", "notice", "c", "is odd."),
+        *(Finding("bad", "warning", f"file{n}", "is bad.", "Mend it.") for n in range(10)),
+        Finding("no pictures", "error", "", "Nothing at all."),
     ]
     lines = report(findings).split("\n")
     assert lines[0] == "error: Nothing at all."

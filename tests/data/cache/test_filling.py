@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from library.core.errors import Exit, UserError
-from library.data.cache import TensorCache
-from library.data.caching import cache_latents, cache_texts
-from library.data.checks import preflight
+from library.data.cache.filling import cache_latents, cache_texts
+from library.data.cache.store import TensorCache
+from library.data.checks.preflight import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.examples import key_of_latents, load_pixels
-from library.data.placement import centred
+from library.data.pictures.placement import centred
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
 Make = Callable[..., Path]

@@ -10,15 +10,15 @@ from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
 from library.core.runtime import available_cores
-from library.data.buckets import bucket_sizes, side_range, training_size
-from library.data.cache import content_hash
-from library.data.captions import mentions, plain_caption
-from library.data.findings import Finding, made_strict
-from library.data.images import PictureError, inspect
-from library.data.looks import BLURRED, Bits, difference_hash, earlier_lookalikes, sharpness
-from library.data.placement import covering, face_of
-from library.data.room import Room
-from library.data.sources import LEFT_OUT, Picture, Survey, in_threads, scan
+from library.data.cache.keys import content_hash
+from library.data.captions.pipeline import mentions, plain_caption
+from library.data.checks.findings import Finding, made_strict
+from library.data.index.sources import LEFT_OUT, Picture, Survey, in_threads, scan
+from library.data.pictures.buckets import bucket_sizes, side_range, training_size
+from library.data.pictures.images import PictureError, inspect
+from library.data.pictures.looks import BLURRED, Bits, difference_hash, earlier_lookalikes, sharpness
+from library.data.pictures.placement import covering, face_of
+from library.data.pictures.room import Room
 from library.data.split import balanced_repeats
 
 FEW_PICTURES = 10
@@ -97,19 +97,23 @@ def _look_at(picture: Picture, area: int) -> tuple[Looked | None, list[Finding]]
         data = picture.path.read_bytes()
         seen = inspect(data, area)
     except PictureError as error:
-        return None, [Finding("warning", path, str(error), LEFT_OUT)]
+        return None, [Finding("unreadable", "warning", path, str(error), LEFT_OUT)]
     except OSError as error:
-        return None, [Finding("warning", path, f"cannot be read ({error.strerror or error}).", LEFT_OUT)]
+        return None, [Finding("unreadable", "warning", path, f"cannot be read ({error.strerror or error}).", LEFT_OUT)]
     picture = replace(picture, width=seen.size[0], height=seen.size[1], content=content_hash(data))
     if reason := _unusable(picture):
-        return None, [Finding("warning", path, reason, LEFT_OUT)]
+        return None, [Finding("unusable size", "warning", path, reason, LEFT_OUT)]
     findings = []
     if seen.animated:
-        findings.append(Finding("warning", path, "is animated.", "Its first frame is used."))
+        findings.append(Finding("animated", "warning", path, "is animated.", "Its first frame is used."))
     if seen.profile_broken:
-        findings.append(Finding("notice", path, "has a broken colour profile.", "Its colours are read as sRGB."))
+        findings.append(
+            Finding("colour profile", "notice", path, "has a broken colour profile.", "Its colours are read as sRGB.")
+        )
     if not picture.is_reg and sharpness(seen.grey) < BLURRED:
-        findings.append(Finding("notice", path, "looks blurred, or is next to empty.", "A LoRA learns that too."))
+        findings.append(
+            Finding("blurred", "notice", path, "looks blurred, or is next to empty.", "A LoRA learns that too.")
+        )
     picture, about_mask = _with_mask(picture)
     return Looked(picture, difference_hash(seen.grey)), findings + about_mask
 
@@ -130,15 +134,17 @@ def _with_mask(picture: Picture) -> tuple[Picture, list[Finding]]:
         data = picture.mask_path.read_bytes()
         width, height = inspect(data).size
     except PictureError as error:
-        return picture, [Finding("error", str(picture.mask_path), f"the mask {error}")]
+        return picture, [Finding("mask", "error", str(picture.mask_path), f"the mask {error}")]
     except OSError as error:
         return picture, [
-            Finding("error", str(picture.mask_path), f"the mask cannot be read ({error.strerror or error}).")
+            Finding("mask", "error", str(picture.mask_path), f"the mask cannot be read ({error.strerror or error}).")
         ]
     findings = []
     if abs(width / height * picture.height / picture.width - 1) > MASK_SHAPE_TOLERANCE:
         message = f"the mask is {width}x{height}, its picture {picture.width}x{picture.height}: not the same shape."
-        findings.append(Finding("warning", str(picture.mask_path), message, "It is stretched over the picture."))
+        findings.append(
+            Finding("mask", "warning", str(picture.mask_path), message, "It is stretched over the picture.")
+        )
     return replace(picture, mask_content=content_hash(data)), findings
 
 
@@ -150,16 +156,16 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
             message = (
                 f"min_bucket_reso {asked[0]} and max_bucket_reso {asked[1]} are not multiples of bucket_reso_steps."
             )
-            yield Finding("notice", "", message, f"{used[0]} and {used[1]} are used.")
+            yield Finding("setting", "notice", "", message, f"{used[0]} and {used[1]} are used.")
         for subset in dataset.subsets:
             if subset.cache_info:
                 found = "cache_info has no effect: pictures are checked anew in every run."
-                yield Finding("notice", subset.where, found)
+                yield Finding("setting", "notice", subset.where, found)
             try:
                 ImageColor.getrgb(subset.images.background_color)
             except ValueError:
                 found = f"background_color '{subset.images.background_color}' is not a colour."
-                yield Finding("error", subset.where, found, "Give a name such as white, or #rrggbb.")
+                yield Finding("setting", "error", subset.where, found, "Give a name such as white, or #rrggbb.")
 
 
 def _about_captions(
@@ -171,15 +177,17 @@ def _about_captions(
         lines = picture.caption.split("\n")
         if len(lines) > 1 and not subset.captions.enable_wildcard:
             found = f"the caption has {len(lines)} lines; the first is used."
-            yield Finding("notice", where, found, "With enable_wildcard each is used in turn.")
+            yield Finding("several lines", "notice", where, found, "With enable_wildcard each is used in turn.")
             lines = lines[:1]
         trigger = "" if picture.is_reg else subset.trigger_word
         if trigger and picture.caption and not all(mentions(_surrounded(line, subset), trigger) for line in lines):
             found = f"the caption does not contain the trigger word '{trigger}'."
-            yield Finding("warning", where, found, "Add it, or set caption_prefix.")
+            yield Finding("no trigger word", "warning", where, found, "Add it, or set caption_prefix.")
         if any(_is_longer(plain_caption(line, subset.captions), max_token_length, count_tokens) for line in lines):
             found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
-            yield Finding("warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225).")
+            yield Finding(
+                "long caption", "warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225)."
+            )
 
 
 def _is_longer(caption: str, tokens: int, count_tokens: Callable[[str], int]) -> bool:
@@ -201,7 +209,7 @@ def _about_sizes(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> It
         factor = covering(picture.size, size)[0] / picture.width
         if factor > MOST_ENLARGED:
             found = f"is {picture.width}x{picture.height} and is enlarged {factor:.1f} times to train at {size[0]}x{size[1]}."
-            yield Finding("notice", str(picture.path), found, "It will look soft.")
+            yield Finding("enlarged", "notice", str(picture.path), found, "It will look soft.")
 
 
 def _about_copies(looked: Sequence[Looked]) -> Iterator[Finding]:
@@ -212,14 +220,16 @@ def _about_copies(looked: Sequence[Looked]) -> Iterator[Finding]:
         picture = each.picture
         original = first.setdefault((picture.dataset, picture.content), picture)
         if original.path != picture.path:
-            yield Finding("notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
+            yield Finding("copy", "notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
         elif not picture.is_reg:
             by_dataset.setdefault(picture.dataset, []).append(each)
     for members in by_dataset.values():
         for each, place in zip(members, earlier_lookalikes([member.bits for member in members])):
             if place is not None:
                 found = f"looks almost like {members[place].picture.path}."
-                yield Finding("notice", str(each.picture.path), found, "Both train: what they show counts twice.")
+                yield Finding(
+                    "near copy", "notice", str(each.picture.path), found, "Both train: what they show counts twice."
+                )
 
 
 def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -229,7 +239,11 @@ def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> It
             if subset.images.face_crop_aug_range and (number, index) not in with_face:
                 found = "face_crop_aug_range has no effect: no file name tells of a face."
                 yield Finding(
-                    "warning", subset.where, found, "Name files like anna_320_180_96_110.png: centre and size."
+                    "setting",
+                    "warning",
+                    subset.where,
+                    found,
+                    "Name files like anna_320_180_96_110.png: centre and size.",
                 )
 
 
@@ -238,18 +252,22 @@ def _about_regularisation(pictures: Sequence[Picture]) -> Iterator[Finding]:
     left_out = [picture for picture, times in zip(pictures, balanced_repeats(pictures)) if times == 0]
     for picture in left_out:
         found = "is a regularisation picture beyond the number of training pictures (with repeats) of its dataset."
-        yield Finding("notice", str(picture.path), found, LEFT_OUT)
+        yield Finding("left out", "notice", str(picture.path), found, LEFT_OUT)
 
 
 def _about_count(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
     count = len({picture.content for picture in pictures if not picture.is_reg})
     if not any(not subset.is_reg for dataset in datasets for subset in dataset.subsets):
-        yield Finding("error", "", "No training data are given.", "Set train_data_dir or dataset_config.")
+        yield Finding(
+            "no pictures", "error", "", "No training data are given.", "Set train_data_dir or dataset_config."
+        )
     elif count == 0:
-        yield Finding("error", "", "There is not one picture to train on.")
+        yield Finding("no pictures", "error", "", "There is not one picture to train on.")
     elif count < FEW_PICTURES:
         number = "There is one picture" if count == 1 else f"There are {count} different pictures"
-        yield Finding("warning", "", f"{number} to train on.", "Advised: 15 for a character, 20 for a style.")
+        yield Finding(
+            "few pictures", "warning", "", f"{number} to train on.", "Advised: 15 for a character, 20 for a style."
+        )
 
 
 def fewest_tokens(caption: str) -> int:

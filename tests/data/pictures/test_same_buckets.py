@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from library.config.schema.data import BucketConfig
-from library.data.buckets import bucket_sizes, training_size
-from library.data.placement import centred
+from library.data.pictures.buckets import bucket_sizes, training_size
+from library.data.pictures.placement import centred
 
 Size = tuple[int, int]
 

@@ -1,0 +1,51 @@
+"""Keys of what is cached: a hash of everything that made it, so that nothing stale can be found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import astuple
+from pathlib import Path
+
+from library.data.pictures.placement import Placement
+
+LAYOUT = 2
+"""Raised when entries change their form or meaning, so that older ones are no longer found."""
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Where caches are kept on disk."""
+    return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
+
+
+def latent_key(
+    content: str, fingerprint: str, placement: Placement, background_color: str, interpolation: str, mask: str
+) -> str:
+    """Key of a picture's latents.
+
+    Args:
+        content: hash of the picture's bytes.
+        fingerprint: of the VAE.
+        placement: size, resizing, crop and flip.
+        background_color: colour behind transparent pictures.
+        interpolation: filter of the resizing.
+        mask: hash of the mask's bytes, "alpha", or "" without a mask.
+    """
+    numbers = json.dumps(astuple(placement))
+    return digest("latents", content, fingerprint, numbers, background_color, interpolation, mask)
+
+
+def text_key(caption: str, fingerprint: str, clip_skip: int | None = None, max_token_length: int | None = None) -> str:
+    """Key of an encoded caption; `fingerprint` is that of the text encoders."""
+    return digest("text", caption, fingerprint, str(clip_skip), str(max_token_length))
+
+
+def digest(kind: str, *parts: str) -> str:
+    """A hash in which no two different lists of parts meet: each part goes in with its length."""
+    words = "".join(f"{len(part.encode())}:{part}" for part in (kind, str(LAYOUT), *parts))
+    return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def content_hash(data: bytes) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.blake2b(data, digest_size=20).hexdigest()
