@@ -10,6 +10,8 @@ from library.core.runtime import run_command
 
 COMMANDS = {
     "check": "look through a config's pictures and captions before training",
+    "dataset": "tools on training data: caption, prepare, generate",
+    "cache": "what the caches hold, and removing what is no longer used",
     "rehearse": "go through a training run in short: will it get through, how long, how much memory and disk",
     "sample": "generate pictures with one or several LoRAs at chosen strengths",
     "measure": "measure what a LoRA learned, against held-out pictures",
