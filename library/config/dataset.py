@@ -29,7 +29,7 @@ class Subset:
     where: str
     """What declares it, for messages: `my_data.toml: datasets[0].subsets[1]` or `train_data_dir/10_mychar man`."""
     image_dir: Path | None
-    """Folder whose own pictures are used (not those of its subfolders); with metadata_file, the root of its paths."""
+    """Folder whose pictures are used; with metadata_file, the root of its paths."""
     metadata_file: Path | None
     """A .json or .jsonl file that maps pictures to captions."""
     num_repeats: int
@@ -44,6 +44,8 @@ class Subset:
     custom_attributes: dict[str, Any]
     """Free values of the user, handed through to metadata."""
     cache_info: bool
+    recursive: bool = False
+    """Pictures in subfolders of image_dir are used too."""
 
     @property
     def keeps_output(self) -> bool:
@@ -142,6 +144,7 @@ def _subset(where: str, options: Mapping[str, Any], config: Config) -> Subset:
         class_word=options.get("class_word", config.data.class_word),
         custom_attributes=dict(options.get("custom_attributes", {})),
         cache_info=options.get("cache_info", False),
+        recursive=options.get("recursive", False),
     )
 
 

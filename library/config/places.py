@@ -11,6 +11,7 @@ from library.core.errors import UserError, did_you_mean
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PRESETS = PROJECT_ROOT / "presets"
+CHARACTERS = PRESETS / "characters"
 
 
 def find_config(name: str, folder: Path, key: str) -> Path:
@@ -38,8 +39,9 @@ def find_config(name: str, folder: Path, key: str) -> Path:
 
 
 def preset_names() -> list[str]:
-    """The project's presets, such as "memory/8gb"."""
-    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.toml"))
+    """The project's presets, such as "memory/8gb"; sheets of characters, which lie beside them, are none."""
+    files = [path for path in PRESETS.rglob("*.toml") if path.parent != CHARACTERS]
+    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in files)
 
 
 def is_preset(path: Path) -> bool:

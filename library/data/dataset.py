@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch.utils.data
+from numpy.typing import NDArray
 
 from library.config.dataset import Dataset, Subset
 from library.core.errors import UserError, raise_all
 from library.core.randomness import python_random
-from library.data.cache.keys import content_hash, digest
+from library.data.cache.keys import digest, digest_of_many
 from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
 from library.data.examples import Encoded, Material, Role, drawn_placement, example
-from library.data.index.sources import Picture, in_threads
-from library.data.pictures.buckets import bucket_problems, bucket_sizes, training_size
+from library.data.index.pictures import Picture, Pictures
+from library.data.pictures.buckets import bucket_problems
 from library.data.pictures.placement import centred
-from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share
+from library.data.plan import Entry, GlobalBatch, Plan, bucketed, share, training_sizes
 from library.data.split import balanced_repeats, hold_out
 from library.data.types import Example, MicroBatch
 
@@ -92,7 +94,7 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
     """
 
     material: Material
-    repeats: Sequence[int]
+    repeats: NDArray[np.int32]
     """Times each picture is shown in an epoch; 0 for regularisation pictures left out."""
     plan: Plan
     seed: int
@@ -205,10 +207,6 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
 
     def fingerprint(self) -> str:
         """Hash of what decides which samples a step has: pictures, captions, how both vary, repeats, sizes, seed and batches."""
-        facts = [
-            f"{p.content} {p.mask_content} {p.dataset} {p.subset} {p.is_reg} {size} {repeats} {p.caption}"
-            for p, size, repeats in zip(self.material.pictures, self.material.sizes, self.repeats)
-        ]
         options = [
             f"{subset.captions} {replace(subset.images, conditioning_data_dir=None)} {subset.trigger_word} {subset.class_word}"
             + " keeps_output" * subset.keeps_output
@@ -216,12 +214,16 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
             for subset in dataset.subsets
         ]
         batches = [str(bucket.batch_size) for bucket in self.plan.buckets]
-        return digest("data", str(self.seed), *batches, *options, *facts)
+        facts = (
+            f"{p.content} {p.mask_content} {p.dataset} {p.subset} {p.is_reg} {size} {repeats} {p.caption}"
+            for p, size, repeats in zip(self.material.pictures, self.material.sizes, self.repeats.tolist())
+        )
+        return digest("data", str(self.seed), *batches, *options, digest_of_many(facts))
 
 
 def build_training_data(
     datasets: Sequence[Dataset],
-    pictures: Sequence[Picture],
+    pictures: Pictures,
     *,
     seed: int,
     stride: int,
@@ -249,38 +251,19 @@ def build_training_data(
     prior = prior or Prior()
     raise_all([problem for dataset in datasets for problem in bucket_problems(dataset.buckets, stride)])
     _require_triggers(datasets, prior)
-    pictures = in_threads(_identified, pictures)
     training, held_out = hold_out(pictures, datasets, seed)
     material = _material(datasets, training, stride)
     repeats = balanced_repeats(training)
     batch_sizes = [dataset.buckets.train_batch_size * processes * accumulation for dataset in datasets]
-    buckets = bucketed(material.sizes, [picture.dataset for picture in training], repeats, batch_sizes)
-    validation = ValidationData(_material(datasets, held_out, stride)) if held_out else None
+    buckets = bucketed(material.sizes, training.of_places("dataset"), repeats, batch_sizes)
+    validation = ValidationData(_material(datasets, held_out, stride)) if len(held_out) else None
     return TrainingData(
         material, repeats, Plan(buckets, seed), seed, rank, processes, accumulation, prior, max_train_steps, validation
     )
 
 
-def _material(datasets: Sequence[Dataset], pictures: Sequence[Picture], stride: int) -> Material:
-    sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
-    return Material(
-        datasets,
-        pictures,
-        [training_size(p.size, datasets[p.dataset].buckets, sizes[p.dataset]) for p in pictures],
-        stride,
-    )
-
-
-def _identified(picture: Picture) -> Picture:
-    """The picture with the hashes of its files."""
-    try:
-        content = picture.content or content_hash(picture.path.read_bytes())
-        mask = picture.mask_content
-        if picture.mask_path is not None and not mask:
-            mask = content_hash(picture.mask_path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{picture.path}: cannot be read ({error.strerror or error}).") from error
-    return replace(picture, content=content, mask_content=mask)
+def _material(datasets: Sequence[Dataset], pictures: Pictures, stride: int) -> Material:
+    return Material(datasets, pictures, training_sizes(pictures, datasets), stride)
 
 
 def _require_triggers(datasets: Sequence[Dataset], prior: Prior) -> None:

@@ -16,8 +16,8 @@ from library.config.schema.data import ImageConfig
 from library.core.errors import UserError
 from library.data.cache.keys import content_hash, latent_key, text_key
 from library.data.cache.store import TensorCache, Tensors
-from library.data.index.sources import Picture
-from library.data.pictures.buckets import Size
+from library.data.index.pictures import Picture, Pictures
+from library.data.pictures.buckets import Size, Sizes
 from library.data.pictures.images import PictureError, decode, decode_mask, jittered, over_background, placed
 from library.data.pictures.placement import Placement, around_face, at_random, centred, face_of, mirrored
 from library.data.pictures.tensors import to_mask, to_pixels
@@ -37,8 +37,8 @@ class Material:
     """Everything that examples are made from."""
 
     datasets: Sequence[Dataset]
-    pictures: Sequence[Picture]
-    sizes: Sequence[Size]
+    pictures: Pictures
+    sizes: Sizes
     """Training size of each picture."""
     stride: int
     """Pixels per latent."""

@@ -4,43 +4,60 @@ A step's global batch (batch size x processes x accumulation) comes from one buc
 shows every entry, a picture or one of its repeats, once: each bucket is shuffled and cut into global batches, and all
 batches are shuffled. The last batch of a bucket may be short; it stays short, and its loss is averaged over the
 samples it has, so no picture is shown twice or left out to fill it up.
+
+Entries and orders are never listed: an entry is a number, and any place of a shuffle is computed when it is asked for. So repeats
+and epochs take no memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from library.core.randomness import torch_generator
-from library.data.pictures.buckets import Size
+from library.config.dataset import Dataset
+from library.core.randomness import Permutation, permutation
+from library.data.index.pictures import Pictures
+from library.data.pictures.buckets import Size, Sizes, bucket_sizes, sizes_of, training_size
 
 T = TypeVar("T")
 
-EPOCHS_KEPT = 2
-"""Orders kept at a time: loaders that work ahead read the next epoch while the last of this one are trained."""
+ORDERS_KEPT = 64
+"""Shuffles that are kept ready to be asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bucket:
-    """Entries of one dataset that are trained at one size."""
+    """Pictures of one dataset that are trained at one size. Letter: P pictures."""
 
     dataset: int
     size: Size
     batch_size: int
     """Entries in a global batch: of all processes and accumulated passes."""
-    pictures: Tensor
-    """(n,) int64: the entry's picture."""
-    repeats: Tensor
-    """(n,) int64: which of the picture's repeats the entry is, from 0."""
+    pictures_P: NDArray[np.int32]
+    ends_P: NDArray[np.int64]
+    """For each picture the number of entries up to its last repeat."""
+    samples: int
+    """Entries: pictures with their repeats."""
 
     @property
     def batches(self) -> int:
         """Global batches in an epoch, the short one included."""
-        return -(-len(self.pictures) // self.batch_size)
+        return -(-self.samples // self.batch_size)
+
+    def first_batch(self) -> Bucket:
+        """The bucket with no more than the first of its batches."""
+        return replace(self, samples=min(self.batch_size, self.samples))
+
+    def entries(self, numbers: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """The pictures of entries, and which of their picture's repeats they are, from 0."""
+        places = np.searchsorted(self.ends_P, numbers, side="right")
+        starts = np.where(places > 0, self.ends_P[places - 1], 0)
+        return self.pictures_P[places].tolist(), (numbers - starts).tolist()
 
 
 @dataclass(frozen=True)
@@ -73,18 +90,21 @@ class Plan:
     """
 
     def __init__(self, buckets: Sequence[Bucket], seed: int) -> None:
-        assert buckets and all(len(bucket.pictures) for bucket in buckets)
+        assert buckets and all(bucket.samples for bucket in buckets)
         self.buckets = list(buckets)
         self.seed = seed
-        counts = torch.tensor([bucket.batches for bucket in buckets])
-        self._bucket_of_batch = torch.repeat_interleave(torch.arange(len(buckets)), counts)
-        self._first_batch = counts.cumsum(0) - counts
-        self._orders: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
+        self._last_batches = np.cumsum([bucket.batches for bucket in buckets])
+        self._orders: dict[tuple[int, ...], Permutation] = {}
 
     @property
     def updates_per_epoch(self) -> int:
         """Optimizer updates in one epoch."""
-        return len(self._bucket_of_batch)
+        return int(self._last_batches[-1])
+
+    @property
+    def samples(self) -> int:
+        """Samples in one epoch."""
+        return sum(bucket.samples for bucket in self.buckets)
 
     def epoch_of(self, step: int) -> int:
         """Epoch of a step, both from 0."""
@@ -93,30 +113,23 @@ class Plan:
     def batch(self, step: int) -> GlobalBatch:
         """The global batch of an optimizer update, counted from 0 over the whole run."""
         epoch, place = divmod(step, self.updates_per_epoch)
-        batches, entries = self._order(epoch)
-        number = int(batches[place])
-        index = int(self._bucket_of_batch[number])
+        number = int(self._order(self.updates_per_epoch, "batches", epoch)[np.array([place])][0])
+        index = int(np.searchsorted(self._last_batches, number, side="right"))
         bucket = self.buckets[index]
-        if index not in entries:
-            entries[index] = self._shuffled(bucket, epoch)
-        start = (number - int(self._first_batch[index])) * bucket.batch_size
-        chosen = entries[index][start : start + bucket.batch_size]
-        pairs = zip(bucket.pictures[chosen].tolist(), bucket.repeats[chosen].tolist())
+        start = (number - int(self._last_batches[index]) + bucket.batches) * bucket.batch_size
+        places = np.arange(start, min(start + bucket.batch_size, bucket.samples))
+        order = self._order(bucket.samples, "entries", epoch, bucket.dataset, *bucket.size)
+        pairs = zip(*bucket.entries(order[places]))
         listed = [Entry(picture, repeat, slot) for slot, (picture, repeat) in enumerate(pairs)]
         return GlobalBatch(step, epoch, bucket.dataset, bucket.size, listed)
 
-    def _order(self, epoch: int) -> tuple[Tensor, dict[int, Tensor]]:
-        """Order of the batches, and of the entries of the buckets met so far; the numbers of the latest epochs are kept."""
-        if epoch not in self._orders:
-            while len(self._orders) >= EPOCHS_KEPT:
+    def _order(self, size: int, stream: str, *index: int) -> Permutation:
+        """The shuffle for that draw; the latest are kept."""
+        if index not in self._orders:
+            while len(self._orders) >= ORDERS_KEPT:
                 self._orders.pop(next(iter(self._orders)))
-            generator = torch_generator(self.seed, "batches", epoch)
-            self._orders[epoch] = torch.randperm(self.updates_per_epoch, generator=generator), {}
-        return self._orders[epoch]
-
-    def _shuffled(self, bucket: Bucket, epoch: int) -> Tensor:
-        generator = torch_generator(self.seed, "entries", epoch, bucket.dataset, *bucket.size)
-        return torch.randperm(len(bucket.pictures), generator=generator)
+            self._orders[index] = permutation(size, self.seed, stream, *index)
+        return self._orders[index]
 
 
 def share(entries: Sequence[T], rank: int, world: int, micro: int, accumulation: int) -> list[T]:
@@ -127,35 +140,38 @@ def share(entries: Sequence[T], rank: int, world: int, micro: int, accumulation:
     return list(entries[micro * world + rank :: world * accumulation])
 
 
+def training_sizes(pictures: Pictures, datasets: Sequence[Dataset]) -> Sizes:
+    """The size at which each picture is trained."""
+    datasets_N, widths_N, heights_N = pictures.of_places("dataset"), pictures.rows_N["width"], pictures.rows_N["height"]
+    sizes_N2 = np.zeros((len(pictures), 2), np.int64)
+    for number, dataset in enumerate(datasets):
+        config, buckets = dataset.buckets, bucket_sizes(dataset.buckets)
+        mine = datasets_N == number
+        made = sizes_of(widths_N[mine], heights_N[mine], partial(training_size, config=config, sizes=buckets))
+        sizes_N2[mine] = np.array(made.different, dtype=np.int64).reshape(-1, 2)[made.numbers_N]
+    return sizes_of(sizes_N2[:, 0], sizes_N2[:, 1], lambda size: size)
+
+
 def bucketed(
-    sizes: Sequence[Size], datasets: Sequence[int], repeats: Sequence[int], batch_sizes: Sequence[int]
+    sizes: Sizes, datasets_N: NDArray[np.integer], repeats_N: NDArray[np.integer], batch_sizes: Sequence[int]
 ) -> list[Bucket]:
-    """Pictures grouped by dataset and size, in that order.
+    """N pictures grouped by dataset and size, in that order.
 
     Args:
         sizes: training size of each picture.
-        datasets: dataset of each picture.
-        repeats: times each picture is shown in an epoch; those with 0 are left out.
+        datasets_N: dataset of each picture.
+        repeats_N: times each picture is shown in an epoch; those with 0 are left out.
         batch_sizes: global batch size of each dataset.
     """
-    members: dict[tuple[int, Size], list[int]] = {}
-    for picture, (dataset, size) in enumerate(zip(datasets, sizes)):
-        if repeats[picture] > 0:
-            members.setdefault((dataset, size), []).append(picture)
-    return [
-        _bucket(dataset, size, batch_sizes[dataset], pictures, [repeats[picture] for picture in pictures])
-        for (dataset, size), pictures in sorted(members.items())
-    ]
-
-
-def _bucket(dataset: int, size: Size, batch_size: int, pictures: list[int], repeats: list[int]) -> Bucket:
-    counts = torch.tensor(repeats)
-    starts = counts.cumsum(0) - counts
-    entries = torch.arange(int(counts.sum()))
-    return Bucket(
-        dataset,
-        size,
-        batch_size,
-        torch.repeat_interleave(torch.tensor(pictures), counts),
-        entries - torch.repeat_interleave(starts, counts),
-    )
+    shown = np.flatnonzero(repeats_N > 0).astype(np.int32)
+    groups = datasets_N[shown].astype(np.int64) * len(sizes.different) + sizes.numbers_N[shown]
+    order = np.argsort(groups, kind="stable")
+    members, starts = np.unique(groups[order], return_index=True)
+    buckets = []
+    for group, pictures_P in zip(members.tolist(), np.split(shown[order], starts[1:])):
+        dataset, number = divmod(group, len(sizes.different))
+        ends_P = np.cumsum(repeats_N[pictures_P], dtype=np.int64)
+        buckets.append(
+            Bucket(dataset, sizes.different[number], batch_sizes[dataset], pictures_P, ends_P, int(ends_P[-1]))
+        )
+    return buckets

@@ -1,18 +1,19 @@
-"""Who trains: pictures held out for validation, and how often regularisation pictures are shown."""
+"""Which pictures are trained, which are held out, and how often each is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from library.config.dataset import Dataset
 from library.core.errors import UserError
 from library.core.randomness import derived_seed
-from library.data.index.sources import Picture
+from library.data.index.pictures import Pictures
 
 
-def hold_out(
-    pictures: Sequence[Picture], datasets: Sequence[Dataset], seed: int
-) -> tuple[list[Picture], list[Picture]]:
+def hold_out(pictures: Pictures, datasets: Sequence[Dataset], seed: int) -> tuple[Pictures, Pictures]:
     """Pictures for training and pictures for validation.
 
     A picture is known by its bytes: copies of it, in whichever dataset, are all on one side. Each dataset with a
@@ -23,28 +24,24 @@ def hold_out(
     Raises:
         UserError: a split cannot be made, or leaves nothing to train.
     """
-    held = {
-        content
+    datasets_N, is_reg_N = pictures.of_places("dataset"), pictures.of_places("is_reg").astype(bool)
+    contents_N = pictures.contents_N
+    held = [
+        _chosen(np.unique(contents_N[(datasets_N == number) & ~is_reg_N]), dataset, seed)
         for number, dataset in enumerate(datasets)
-        for content in _chosen([p for p in pictures if p.dataset == number and not p.is_reg], dataset, seed)
-    }
-    training = [picture for picture in pictures if picture.content not in held]
-    validation = [
-        picture
-        for picture in pictures
-        if picture.content in held and not picture.is_reg and datasets[picture.dataset].buckets.validation_split > 0
     ]
-    if not any(not picture.is_reg for picture in training):
+    held_N = np.isin(contents_N, np.concatenate([np.zeros(0, contents_N.dtype), *held]))
+    validates_N = np.array([dataset.buckets.validation_split > 0 for dataset in datasets] or [False])[datasets_N]
+    if not (~held_N & ~is_reg_N).any():
         raise UserError("validation_split: every training picture is held out, nothing is left to train; lower it.")
-    return training, validation
+    return pictures[~held_N], pictures[held_N & ~is_reg_N & validates_N]
 
 
-def _chosen(pictures: Sequence[Picture], dataset: Dataset, seed: int) -> list[str]:
-    """Contents that the dataset holds out."""
+def _chosen(contents: NDArray[np.bytes_], dataset: Dataset, seed: int) -> NDArray[np.bytes_]:
+    """Contents, of those that are given sorted and once each, that the dataset holds out."""
     split = dataset.buckets.validation_split
-    contents = sorted({picture.content for picture in pictures})
-    if split <= 0 or not contents:
-        return []
+    if split <= 0 or not len(contents):
+        return contents[:0]
     if split >= 1:
         return contents
     if len(contents) < 2:
@@ -53,25 +50,24 @@ def _chosen(pictures: Sequence[Picture], dataset: Dataset, seed: int) -> list[st
             "a split needs at least two. Add pictures or set validation_split = 0."
         )
     chosen_by = seed if dataset.buckets.validation_seed is None else dataset.buckets.validation_seed
-    drawn = sorted(contents, key=lambda content: derived_seed(chosen_by, "validation_split", int(content, 16)))
-    return drawn[: min(len(contents) - 1, max(1, round(split * len(contents))))]
+    numbers = (int.from_bytes(content.ljust(20, b"\0")) for content in contents.tolist())
+    ranks = np.array([derived_seed(chosen_by, "validation_split", number) for number in numbers])
+    return contents[np.argsort(ranks, kind="stable")[: min(len(contents) - 1, max(1, round(split * len(contents))))]]
 
 
-def balanced_repeats(pictures: Sequence[Picture]) -> list[int]:
-    """How often each picture is shown in an epoch.
+def balanced_repeats(pictures: Pictures) -> NDArray[np.int32]:
+    """(N,) how often each picture is shown in an epoch.
 
     In each dataset, regularisation pictures are taken in order with their own repeats and then once more each in turn,
     until there are as many of them as training pictures with repeats; what is beyond that is left out (0).
     """
-    repeats = [0 if picture.is_reg else picture.repeats for picture in pictures]
-    for dataset in sorted({picture.dataset for picture in pictures}):
-        regularisation = [i for i, p in enumerate(pictures) if p.dataset == dataset and p.is_reg]
-        wanted = sum(repeats[i] for i, p in enumerate(pictures) if p.dataset == dataset and not p.is_reg)
-        for index in regularisation:
-            repeats[index] = min(pictures[index].repeats, wanted)
-            wanted -= repeats[index]
-        if regularisation:
-            rounds, rest = divmod(wanted, len(regularisation))
-            for place, index in enumerate(regularisation):
-                repeats[index] += rounds + (place < rest)
-    return repeats
+    repeats_N = pictures.of_places("repeats").astype(np.int32)
+    datasets_N, is_reg_N = pictures.of_places("dataset"), pictures.of_places("is_reg").astype(bool)
+    for dataset in np.unique(datasets_N[is_reg_N]):
+        regularisation = np.flatnonzero((datasets_N == dataset) & is_reg_N)
+        wanted = int(repeats_N[(datasets_N == dataset) & ~is_reg_N].sum(dtype=np.int64))
+        before = np.cumsum(repeats_N[regularisation], dtype=np.int64) - repeats_N[regularisation]
+        own = np.clip(wanted - before, 0, repeats_N[regularisation])
+        rounds, rest = divmod(wanted - int(own.sum()), len(regularisation))
+        repeats_N[regularisation] = own + rounds + (np.arange(len(regularisation)) < rest)
+    return repeats_N

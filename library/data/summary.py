@@ -9,7 +9,7 @@ from typing import Any
 
 from library.config.dataset import Subset
 from library.data.dataset import TrainingData
-from library.data.index.sources import Picture
+from library.data.index.pictures import Picture
 from library.data.pictures.buckets import bucket_sizes
 
 
@@ -40,14 +40,14 @@ def summary(data: TrainingData) -> dict[str, Any]:
 def bucket_lines(data: TrainingData) -> list[str]:
     """For the log: each bucket's size, samples an epoch and steps an epoch."""
     return [
-        f"{bucket.size[0]}x{bucket.size[1]}: {len(bucket.pictures)} samples, {bucket.batches} steps an epoch"
+        f"{bucket.size[0]}x{bucket.size[1]}: {bucket.samples} samples, {bucket.batches} steps an epoch"
         for bucket in data.plan.buckets
     ]
 
 
 def _dataset(data: TrainingData, number: int) -> dict[str, Any]:
     config = data.material.datasets[number].buckets
-    members = [(p, times) for p, times in zip(data.material.pictures, data.repeats) if p.dataset == number]
+    members = [(p, times) for p, times in zip(data.material.pictures, data.repeats.tolist()) if p.dataset == number]
     subsets = data.material.datasets[number].subsets
     return {
         "is_dreambooth": all(subset.metadata_file is None for subset in subsets),
@@ -93,7 +93,7 @@ def _count(data: TrainingData, dataset: int, subset: int) -> int:
     """Different pictures of a subset that are trained."""
     return sum(
         picture.dataset == dataset and picture.subset == subset and times > 0
-        for picture, times in zip(data.material.pictures, data.repeats)
+        for picture, times in zip(data.material.pictures, data.repeats.tolist())
     )
 
 
@@ -140,13 +140,13 @@ def _bucket_info(data: TrainingData, number: int) -> dict[str, Any] | None:
     places = bucket_sizes(config) or [bucket.size for bucket in filled]
     errors = [
         abs(size[0] / size[1] - picture.width / picture.height)
-        for picture, size, times in zip(data.material.pictures, data.material.sizes, data.repeats)
+        for picture, size, times in zip(data.material.pictures, data.material.sizes, data.repeats.tolist())
         if picture.dataset == number and times > 0
     ]
     buckets = {
         str(places.index(bucket.size) if bucket.size in places else len(places)): {
             "resolution": list(bucket.size),
-            "count": len(bucket.pictures),
+            "count": bucket.samples,
         }
         for bucket in filled
     }

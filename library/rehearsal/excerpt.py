@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from library.data.cache.filling import Job
+import numpy as np
+
+from library.data.cache.jobs import Job
 from library.data.dataset import TrainingData, ValidationData
 from library.data.plan import Bucket, Plan
 
@@ -27,18 +29,23 @@ class Shape:
     @property
     def pixels(self) -> int:
         """Of the fullest batch."""
-        return self.bucket.size[0] * self.bucket.size[1] * len(self.bucket.pictures)
+        return self.bucket.size[0] * self.bucket.size[1] * self.bucket.samples
 
     @property
     def full_updates(self) -> float:
         """As many fullest batches as have the samples."""
-        return self.samples / len(self.bucket.pictures)
+        return self.samples / self.bucket.samples
 
     @property
     def name(self) -> str:
         """512x768, 4 pictures."""
-        count = len(self.bucket.pictures)
+        count = self.bucket.samples
         return f"{self.bucket.size[0]}x{self.bucket.size[1]}, {count} picture{'s' if count > 1 else ''}"
+
+    @property
+    def pictures(self) -> list[int]:
+        """Those of the fullest batch."""
+        return self.bucket.entries(np.arange(self.bucket.samples))[0]
 
     def alone(self, data: TrainingData) -> TrainingData:
         """The data as if every batch were this one."""
@@ -49,14 +56,9 @@ def shapes_of(plan: Plan, updates: int) -> list[Shape]:
     """Every shape of a run with so many updates, the largest first."""
     epochs = updates / plan.updates_per_epoch
     shapes = [
-        Shape(_fullest_batch(bucket), epochs * bucket.batches, epochs * len(bucket.pictures)) for bucket in plan.buckets
+        Shape(bucket.first_batch(), epochs * bucket.batches, epochs * bucket.samples) for bucket in plan.buckets
     ]
     return sorted(shapes, key=lambda shape: -shape.pixels)
-
-
-def _fullest_batch(bucket: Bucket) -> Bucket:
-    count = min(bucket.batch_size, len(bucket.pictures))
-    return replace(bucket, pictures=bucket.pictures[:count], repeats=bucket.repeats[:count])
 
 
 def excerpt(
@@ -74,15 +76,15 @@ def excerpt(
         not_cached: pictures and captions that the caches lack.
         at_least: of the pictures that are not cached, how many to take, so that the time for the others can be told.
     """
-    chosen = {int(index) for shape in shapes for index in shape.bucket.pictures}
+    chosen = {picture for shape in shapes for picture in shape.pictures}
     chosen |= set(_to_be_cached(data, *not_cached, at_least))
     return replace(only(data, chosen), validation=_held_out(data.validation, validated))
 
 
 def only(data: TrainingData, pictures: set[int]) -> TrainingData:
     """The data as if no other picture were ever shown."""
-    repeats = [shown if index in pictures else 0 for index, shown in enumerate(data.repeats)]
-    return replace(data, repeats=repeats, validation=None)
+    shown = np.isin(np.arange(len(data.repeats)), list(pictures))
+    return replace(data, repeats=np.where(shown, data.repeats, 0), validation=None)
 
 
 def validation_batches(data: TrainingData, most: int | None) -> tuple[int, list[int]]:
@@ -100,10 +102,9 @@ def validation_batches(data: TrainingData, most: int | None) -> tuple[int, list[
 
 def _to_be_cached(data: TrainingData, jobs: Sequence[Job], captions: Sequence[str], count: int) -> Iterator[int]:
     """Pictures whose latents are not cached, and one with a caption that is not."""
-    lacking = {id(job.picture) for job in jobs[:count]}
-    yield from (index for index, picture in enumerate(data.material.pictures) if id(picture) in lacking)
+    yield from (job.index for job in jobs[:count] if job.material is data.material)
     wanted = set(captions)
-    for index, repeats in enumerate(data.repeats if wanted else ()):
+    for index, repeats in enumerate(data.repeats.tolist() if wanted else ()):
         if repeats and not wanted.isdisjoint(only(data, {index}).captions_in_use()):
             yield index
             return
@@ -116,7 +117,7 @@ def _held_out(validation: ValidationData | None, chosen: Sequence[int]) -> Valid
     return ValidationData(
         replace(
             material,
-            pictures=[material.pictures[index] for index in chosen],
-            sizes=[material.sizes[index] for index in chosen],
+            pictures=material.pictures[np.array(chosen, dtype=np.int64)],
+            sizes=material.sizes[np.array(chosen, dtype=np.int64)],
         )
     )

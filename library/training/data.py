@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,13 +17,15 @@ from library.config.dataset import Dataset, resolve_datasets
 from library.core.errors import Exit, UserError
 from library.core.memory import needing_memory
 from library.core.signals import ignore_stopping
-from library.data.cache.filling import Job, cache_latents, cache_texts, latent_jobs
-from library.data.cache.keys import cache_folder, digest, text_key
+from library.data.cache.filling import cache_latents, cache_texts
+from library.data.cache.jobs import Job, captions_lacking, latent_jobs
+from library.data.cache.keys import cache_folder, digest, manifest_file
 from library.data.cache.store import TensorCache
 from library.data.checks.findings import raise_errors, report
 from library.data.checks.preflight import preflight
 from library.data.dataset import Prior, StepKey, TrainingData, build_training_data
-from library.data.index.sources import Picture
+from library.data.index.pictures import Pictures
+from library.data.index.sources import without_mask_pictures
 from library.data.types import MicroBatch
 from library.diffusion.timesteps import trained_timesteps
 from library.models.base import DiffusionModel, Part
@@ -47,7 +49,7 @@ class Caches:
     texts: TensorCache
 
 
-def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
+def look_through(run: Run) -> tuple[list[Dataset], Pictures]:
     """Find and judge every picture and caption, before a model is loaded.
 
     Raises:
@@ -56,30 +58,27 @@ def look_through(run: Run) -> tuple[list[Dataset], list[Picture]]:
     config = run.config
     datasets, notices = resolve_datasets(config)
     if not config.loss.masked_loss:
-        datasets = [_without_mask_pictures(dataset) for dataset in datasets]
-    survey = preflight(
-        datasets,
-        strict=config.data.strict,
-        max_token_length=config.model.max_token_length or 75,
-        count_tokens=caption_counter(config.model.weighted_captions),
-    )
+        datasets = [without_mask_pictures(dataset) for dataset in datasets]
+    with run.accelerator.local_main_process_first():  # the others find in the manifest what the first has seen
+        survey = preflight(
+            datasets,
+            strict=config.data.strict,
+            max_token_length=config.model.max_token_length or 75,
+            count_tokens=caption_counter(config.model.weighted_captions),
+            manifest=manifest_file(config.data.cache_dir),
+            progress=run.is_main and config.logging.progress,
+        )
     run.tell_all([f"notice: {notice}" for notice in notices])
     if survey.findings:
         run.say(report([finding for finding in survey.findings if finding.severity != "error"]))
     raise_errors(survey.findings)
-    repeated = sum(picture.repeats for picture in survey.pictures)
+    repeated = int(survey.pictures.of_places("repeats").sum())
     processes = f"{run.processes} process{'es' if run.processes > 1 else ''}"
     run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats; {processes} on {run.device.type}")
     return datasets, survey.pictures
 
 
-def _without_mask_pictures(dataset: Dataset) -> Dataset:
-    """Mask pictures act through masked_loss alone; an alpha_mask acts by itself."""
-    subsets = (replace(each, images=replace(each.images, conditioning_data_dir=None)) for each in dataset.subsets)
-    return replace(dataset, subsets=tuple(subsets))
-
-
-def build_data(run: Run, datasets: list[Dataset], pictures: list[Picture], model: DiffusionModel) -> TrainingData:
+def build_data(run: Run, datasets: list[Dataset], pictures: Pictures, model: DiffusionModel) -> TrainingData:
     """This process's share of the data, with buckets that suit the model.
 
     Raises:
@@ -130,20 +129,18 @@ def cache_all(run: Run, data: TrainingData, model: DiffusionModel) -> TrainingDa
     return cached
 
 
-def missing_in_caches(run: Run, data: TrainingData, model: DiffusionModel) -> tuple[list[Job], list[str]]:
+def missing_in_caches(run: Run, data: TrainingData, model: DiffusionModel) -> tuple[Sequence[Job], list[str]]:
     """Pictures and captions that `cache_all` will encode: what is kept in memory is always missing."""
     config = run.config.data
-    pictures: dict[str, Job] = {}
+    pictures: Sequence[Job] = []
     captions: list[str] = []
     if config.cache_latents:
         latents = _cache(run, "latents", config.cache_latents_to_disk)
-        jobs = latent_jobs(data, _fingerprint_of_latents(run, model))
-        pictures = {job.key: job for job in jobs if not latents.holds(job.key)}
+        pictures = latent_jobs(data, _fingerprint_of_latents(run, model)).lacking(latents)
     if config.cache_text_encoder_outputs:
         texts = _cache(run, "texts", config.cache_text_encoder_outputs_to_disk)
-        fingerprint = _fingerprint_of_texts(run, model)
-        captions = [each for each in data.captions_in_use() if not texts.holds(text_key(each, fingerprint))]
-    return list(pictures.values()), captions
+        captions = captions_lacking(data.captions_in_use(), _fingerprint_of_texts(run, model), texts)
+    return pictures, captions
 
 
 def parts_of_previews(run: Run, data: TrainingData) -> list[Part]:

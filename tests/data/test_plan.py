@@ -3,10 +3,12 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from library.data.plan import Plan, bucketed, share
+from library.data.pictures.buckets import sizes_of
+from library.data.plan import Bucket, Plan, bucketed, share
 
 SIZES = [(64, 64), (96, 64), (64, 96)]
 
@@ -14,7 +16,15 @@ SIZES = [(64, 64), (96, 64), (64, 96)]
 def make_plan(pictures: int = 23, repeats: int = 3, batch_size: int = 4, seed: int = 0) -> Plan:
     sizes = [SIZES[index % 3] for index in range(pictures)]
     datasets = [int(index >= 20) for index in range(pictures)]
-    return Plan(bucketed(sizes, datasets, [repeats] * pictures, [batch_size, 2]), seed)
+    return Plan(buckets_of(sizes, datasets, [repeats] * pictures, [batch_size, 2]), seed)
+
+
+def buckets_of(
+    sizes: list[tuple[int, int]], datasets: list[int], repeats: list[int], batch_sizes: list[int]
+) -> list[Bucket]:
+    pairs = np.array(sizes)
+    columns = sizes_of(pairs[:, 0], pairs[:, 1], lambda size: size)
+    return bucketed(columns, np.array(datasets), np.array(repeats), batch_sizes)
 
 
 @given(st.integers(0, 40), st.integers(1, 8), st.integers(1, 6))
@@ -76,7 +86,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 
 
 def test_pictures_without_repeats_are_not_shown() -> None:
-    plan = Plan(bucketed(SIZES, [0, 0, 0], [2, 0, 1], [4]), 0)
+    plan = Plan(buckets_of(SIZES, [0, 0, 0], [2, 0, 1], [4]), 0)
     shown = Counter(entry.picture for step in range(plan.updates_per_epoch) for entry in plan.batch(step).entries)
     assert shown == {0: 2, 2: 1}
 

@@ -8,8 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from library.core.errors import UserError
-from library.data.index.sources import Picture
-from library.data.split import balanced_repeats, hold_out
+from library.data import split
+from library.data.index.pictures import Picture, pictures_of
+
+
+def hold_out(pictures: list[Picture], datasets, seed: int) -> tuple[list[Picture], list[Picture]]:
+    training, validation = split.hold_out(pictures_of(pictures), datasets, seed)
+    return list(training), list(validation)
+
+
+def balanced_repeats(pictures: list[Picture]) -> list[int]:
+    return split.balanced_repeats(pictures_of(pictures)).tolist()
 
 
 def known(name: str, dataset: int = 0, repeats: int = 1, is_reg: bool = False, content: str | None = None) -> Picture:

@@ -19,7 +19,7 @@ from library.config.schema.data import BucketConfig, CaptionConfig, DataConfig, 
 from library.core.errors import UserError
 from library.data.captions.files import decoded, metadata_caption, read_caption, read_metadata
 from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
-from library.data.index.sources import scan
+from library.data.checks.preflight import preflight
 from library.data.pictures.placement import Face, face_of
 from tests.fuzz.strategies import TEXT, VALUES, as_json, damaged, fuzzed, outcome
 
@@ -103,7 +103,7 @@ def test_damaged_metadata(tmp_path: Path, content: bytes, name: str) -> None:
 def test_any_metadata(pictures: Path, tmp_path: Path, value: Any) -> None:
     file = tmp_path / "a.json"
     file.write_text(as_json(value), encoding="utf-8")
-    survey = outcome(lambda: scan(subset(pictures, file)), "a.json")
+    survey = outcome(lambda: preflight(subset(pictures, file)), "a.json")
     for picture in () if isinstance(survey, UserError) else survey.pictures:
         assert isinstance(picture.caption.encode("utf-8"), bytes)
 

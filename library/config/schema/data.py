@@ -153,9 +153,11 @@ class SubsetConfig:
     the others may stand in [general] and [[datasets]] too, as may every option of the caption and image groups."""
 
     image_dir: str | None = option(None, path="input")
-    """Folder of the subset's pictures, without its subfolders."""
+    """Folder of the subset's pictures, without its subfolders, unless `recursive` is set."""
     metadata_file: str | None = option(None, path="input")
     """A .json or .jsonl file that maps pictures to captions, in place of caption files."""
+    recursive: bool = False
+    """Use the pictures in all subfolders of image_dir too."""
     is_reg: bool = False
     """These are regularisation pictures."""
     num_repeats: int = option(1, minimum=1, maximum=MOST_REPEATS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
@@ -16,6 +17,11 @@ LAYOUT = 2
 def cache_folder(cache_dir: str | None) -> Path:
     """Where caches are kept on disk."""
     return Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "lora-dojo"
+
+
+def manifest_file(cache_dir: str | None) -> Path:
+    """Where it is noted what was seen of pictures and captions."""
+    return cache_folder(cache_dir) / "manifest.sqlite"
 
 
 def latent_key(
@@ -44,6 +50,15 @@ def digest(kind: str, *parts: str) -> str:
     """A hash in which no two different lists of parts meet: each part goes in with its length."""
     words = "".join(f"{len(part.encode())}:{part}" for part in (kind, str(LAYOUT), *parts))
     return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def digest_of_many(parts: Iterable[str]) -> str:
+    """As `digest`, of as many parts as there are: they are never all in memory."""
+    hashed = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        hashed.update(b"%d:" % len(data) + data)
+    return hashed.hexdigest()
 
 
 def content_hash(data: bytes) -> str:

@@ -17,7 +17,12 @@ def read_caption(path: Path) -> tuple[str, str]:
     Returns:
         The lines that are not blank, stripped and joined by a newline; and "" or the encoding that had to be guessed.
     """
-    text, encoding = decoded(path.read_bytes())
+    return caption_in(path.read_bytes())
+
+
+def caption_in(data: bytes) -> tuple[str, str]:
+    """The caption and a remark, as `read_caption`, of a file's bytes."""
+    text, encoding = decoded(data)
     return clean_lines(text), encoding
 
 

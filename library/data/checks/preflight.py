@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
-from library.core.runtime import available_cores
-from library.data.cache.keys import content_hash
 from library.data.captions.pipeline import mentions, plain_caption
 from library.data.checks.findings import Finding, made_strict
-from library.data.index.sources import LEFT_OUT, Picture, Survey, in_threads, scan
-from library.data.pictures.buckets import bucket_sizes, side_range, training_size
-from library.data.pictures.images import PictureError, inspect
-from library.data.pictures.looks import BLURRED, Bits, difference_hash, earlier_lookalikes, sharpness
+from library.data.checks.remarks import Remarks
+from library.data.index.look import Looker
+from library.data.index.manifest import open_manifest
+from library.data.index.pictures import Pictures
+from library.data.index.record import SIDES
+from library.data.index.sources import LEFT_OUT, Found, Scanner, Survey
+from library.data.pictures.buckets import Size, bucket_sizes, side_range, training_size
+from library.data.pictures.looks import BLURRED, earlier_lookalikes
 from library.data.pictures.placement import covering, face_of
-from library.data.pictures.room import Room
 from library.data.split import balanced_repeats
 
 FEW_PICTURES = 10
@@ -29,16 +32,8 @@ WIDEST_ASPECT = 8.0
 
 MOST_ENLARGED = 1.5
 
-MASK_SHAPE_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A picture that can be used, and how it looks."""
-
-    picture: Picture
-    bits: Bits
-    """Its difference hash."""
+MOST_COMPARED = 100_000
+"""Pictures of a dataset among which near copies are looked for."""
 
 
 def preflight(
@@ -47,15 +42,19 @@ def preflight(
     strict: bool = False,
     max_token_length: int = 75,
     count_tokens: Callable[[str], int] | None = None,
+    manifest: Path | None = None,
+    decode: bool = True,
     progress: bool = False,
 ) -> Survey:
-    """Find, fully decode and judge every picture and caption.
+    """Find and judge every picture and caption.
 
     Args:
         datasets: the resolved datasets.
         strict: warnings become errors.
         max_token_length: captions that are longer are reported.
         count_tokens: of a caption, as the model's tokenizer counts them; None: those that it has at least.
+        manifest: where it is noted what was seen, so that a picture is decoded once in its life; None notes nothing.
+        decode: decode the pictures that were not decoded before, rather than read their headers alone.
         progress: show a bar with the time left.
 
     Returns:
@@ -65,87 +64,64 @@ def preflight(
     Raises:
         UserError: a metadata file is not of the right form.
     """
-    scanned = scan(datasets)
-    room = Room()
-
-    def look_at(picture: Picture) -> tuple[Looked | None, list[Finding]]:
-        width, height = datasets[picture.dataset].buckets.resolution
-        with room.taken(picture.size):
-            return _look_at(picture, width * height)
-
-    read = in_threads(look_at, scanned.pictures, max(2, available_cores()), "checking pictures" if progress else "")
-    looked = [each for each, _ in read if each is not None]
-    pictures = [each.picture for each in looked]
-    findings = [
-        *_about_settings(datasets),
-        *scanned.findings,
-        *(finding for _, remarks in read for finding in remarks),
-        *_about_captions(pictures, datasets, max_token_length, count_tokens or fewest_tokens),
-        *_about_sizes(pictures, datasets),
-        *_about_copies(looked),
-        *_about_faces(pictures, datasets),
-        *_about_regularisation(pictures),
-        *_about_count(pictures, datasets),
-    ]
+    remarks = Remarks()
+    remarks.add_all(_about_settings(datasets))
+    with open_manifest(manifest) as opened:
+        found = Scanner(datasets, Looker(opened, decode, progress), remarks).scan()
+    found = _usable(found, remarks)
+    pictures = found.pictures
+    for about in (
+        _about_looks(found, datasets),
+        _about_captions(pictures, datasets, max_token_length, count_tokens or fewest_tokens),
+        _about_sizes(pictures, datasets),
+        _about_copies(found),
+        _about_faces(pictures, datasets),
+        _about_regularisation(pictures),
+        _about_count(pictures, datasets),
+    ):
+        remarks.add_all(about)
+    findings = remarks.all()
     return Survey(pictures, made_strict(findings) if strict else findings)
 
 
-def _look_at(picture: Picture, area: int) -> tuple[Looked | None, list[Finding]]:
-    """The picture with its hashes, None where it cannot be used, and what is to be said of it; `area` is the training size's."""
-    path = str(picture.path)
-    try:
-        data = picture.path.read_bytes()
-        seen = inspect(data, area)
-    except PictureError as error:
-        return None, [Finding("unreadable", "warning", path, str(error), LEFT_OUT)]
-    except OSError as error:
-        return None, [Finding("unreadable", "warning", path, f"cannot be read ({error.strerror or error}).", LEFT_OUT)]
-    picture = replace(picture, width=seen.size[0], height=seen.size[1], content=content_hash(data))
-    if reason := _unusable(picture):
-        return None, [Finding("unusable size", "warning", path, reason, LEFT_OUT)]
-    findings = []
-    if seen.animated:
-        findings.append(Finding("animated", "warning", path, "is animated.", "Its first frame is used."))
-    if seen.profile_broken:
-        findings.append(
-            Finding("colour profile", "notice", path, "has a broken colour profile.", "Its colours are read as sRGB.")
-        )
-    if not picture.is_reg and sharpness(seen.grey) < BLURRED:
-        findings.append(
-            Finding("blurred", "notice", path, "looks blurred, or is next to empty.", "A LoRA learns that too.")
-        )
-    picture, about_mask = _with_mask(picture)
-    return Looked(picture, difference_hash(seen.grey)), findings + about_mask
+def _usable(found: Found, remarks: Remarks) -> Found:
+    """Without pictures of sizes that nothing can be learned from."""
+    widths, heights = found.pictures.rows_N["width"], found.pictures.rows_N["height"]
+    short, long = np.minimum(widths, heights), np.maximum(widths, heights)
+    bad = (short < SHORTEST_SIDE) | (long > WIDEST_ASPECT * short)
+    for place in np.flatnonzero(bad):
+        picture = found.pictures[place]
+        remarks.add(Finding("unusable size", "warning", str(picture.path), _reason(picture.size), LEFT_OUT))
+    return Found(found.pictures[~bad], found.records_N[~bad])
 
 
-def _unusable(picture: Picture) -> str:
-    short, long = sorted(picture.size)
-    if short < SHORTEST_SIDE:
-        return f"is only {picture.width}x{picture.height} pixels; at least {SHORTEST_SIDE} a side are needed."
-    if long / short > WIDEST_ASPECT:
-        return f"is {picture.width}x{picture.height}, longer than {WIDEST_ASPECT:g}:1; cropping would lose most of it."
-    return ""
+def _reason(size: Size) -> str:
+    width, height = size
+    if min(size) < SHORTEST_SIDE:
+        return f"is only {width}x{height} pixels; at least {SHORTEST_SIDE} a side are needed."
+    return f"is {width}x{height}, longer than {WIDEST_ASPECT:g}:1; cropping would lose most of it."
 
 
-def _with_mask(picture: Picture) -> tuple[Picture, list[Finding]]:
-    if picture.mask_path is None:
-        return picture, []
-    try:
-        data = picture.mask_path.read_bytes()
-        width, height = inspect(data).size
-    except PictureError as error:
-        return picture, [Finding("mask", "error", str(picture.mask_path), f"the mask {error}")]
-    except OSError as error:
-        return picture, [
-            Finding("mask", "error", str(picture.mask_path), f"the mask cannot be read ({error.strerror or error}).")
-        ]
-    findings = []
-    if abs(width / height * picture.height / picture.width - 1) > MASK_SHAPE_TOLERANCE:
-        message = f"the mask is {width}x{height}, its picture {picture.width}x{picture.height}: not the same shape."
-        findings.append(
-            Finding("mask", "warning", str(picture.mask_path), message, "It is stretched over the picture.")
-        )
-    return replace(picture, mask_content=content_hash(data)), findings
+def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    """What was seen of the pictures themselves."""
+    pictures, records_N = found.pictures, found.records_N
+    for place in np.flatnonzero(records_N["animated"]):
+        yield Finding("animated", "warning", str(pictures[place].path), "is animated.", "Its first frame is used.")
+    for place in np.flatnonzero(records_N["profile_broken"]):
+        message = "has a broken colour profile."
+        yield Finding("colour profile", "notice", str(pictures[place].path), message, "Its colours are read as sRGB.")
+    sides = [math.sqrt(math.prod(dataset.buckets.resolution)) for dataset in datasets]
+    columns = np.array([nearest_side(side) for side in sides] or [0])[pictures.of_places("dataset")]
+    sharpness_N = records_N["sharpness"][np.arange(len(pictures)), columns]
+    judged_N = records_N["decoded"] & ~pictures.of_places("is_reg").astype(bool)
+    for place in np.flatnonzero(judged_N & (sharpness_N < BLURRED)):
+        message = "looks blurred, or is next to empty."
+        yield Finding("blurred", "notice", str(pictures[place].path), message, "A LoRA learns that too.")
+
+
+def nearest_side(side: float) -> int:
+    """Which of SIDES is nearest to a size."""
+    return min(range(len(SIDES)), key=lambda number: abs(math.log(SIDES[number] / side)))
 
 
 def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -169,7 +145,7 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
 
 
 def _about_captions(
-    pictures: Sequence[Picture], datasets: Sequence[Dataset], max_token_length: int, count_tokens: Callable[[str], int]
+    pictures: Pictures, datasets: Sequence[Dataset], max_token_length: int, count_tokens: Callable[[str], int]
 ) -> Iterator[Finding]:
     for picture in pictures:
         subset = datasets[picture.dataset].subsets[picture.subset]
@@ -177,17 +153,18 @@ def _about_captions(
         lines = picture.caption.split("\n")
         if len(lines) > 1 and not subset.captions.enable_wildcard:
             found = f"the caption has {len(lines)} lines; the first is used."
-            yield Finding("several lines", "notice", where, found, "With enable_wildcard each is used in turn.")
+            advice = "With enable_wildcard each is used in turn."
+            yield Finding("several lines", "notice", where, found, advice, str(picture.path))
             lines = lines[:1]
         trigger = "" if picture.is_reg else subset.trigger_word
         if trigger and picture.caption and not all(mentions(_surrounded(line, subset), trigger) for line in lines):
             found = f"the caption does not contain the trigger word '{trigger}'."
-            yield Finding("no trigger word", "warning", where, found, "Add it, or set caption_prefix.")
+            advice = "Add it, or set caption_prefix."
+            yield Finding("no trigger word", "warning", where, found, advice, str(picture.path))
         if any(_is_longer(plain_caption(line, subset.captions), max_token_length, count_tokens) for line in lines):
             found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
-            yield Finding(
-                "long caption", "warning", where, found, "Shorten it, or raise max_token_length (75, 150 or 225)."
-            )
+            advice = "Shorten it, or raise max_token_length (75, 150 or 225)."
+            yield Finding("long caption", "warning", where, found, advice, str(picture.path))
 
 
 def _is_longer(caption: str, tokens: int, count_tokens: Callable[[str], int]) -> bool:
@@ -199,40 +176,56 @@ def _surrounded(line: str, subset: Subset) -> str:
     return " ".join(filter(None, (subset.captions.caption_prefix, line, subset.captions.caption_suffix)))
 
 
-def _about_sizes(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
+def _about_sizes(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
     sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
-    for picture in pictures:
-        config = datasets[picture.dataset].buckets
-        if not sizes[picture.dataset] and not config.bucket_no_upscale:
+    factors: dict[tuple[int, int, int], tuple[Size, float]] = {}
+    keys = zip(
+        *(
+            column.tolist()
+            for column in (pictures.of_places("dataset"), pictures.rows_N["width"], pictures.rows_N["height"])
+        )
+    )
+    for place, key in enumerate(keys):
+        dataset, *picture = key
+        config = datasets[dataset].buckets
+        if not sizes[dataset] and not config.bucket_no_upscale:
             continue  # no size is possible, which is told when the model's stride is known
-        size = training_size(picture.size, config, sizes[picture.dataset])
-        factor = covering(picture.size, size)[0] / picture.width
+        if key not in factors:
+            size = training_size((picture[0], picture[1]), config, sizes[dataset])
+            factors[key] = size, covering((picture[0], picture[1]), size)[0] / picture[0]
+        size, factor = factors[key]
         if factor > MOST_ENLARGED:
-            found = f"is {picture.width}x{picture.height} and is enlarged {factor:.1f} times to train at {size[0]}x{size[1]}."
-            yield Finding("enlarged", "notice", str(picture.path), found, "It will look soft.")
+            found = f"is {key[1]}x{key[2]} and is enlarged {factor:.1f} times to train at {size[0]}x{size[1]}."
+            yield Finding("enlarged", "notice", str(pictures[place].path), found, "It will look soft.")
 
 
-def _about_copies(looked: Sequence[Looked]) -> Iterator[Finding]:
+def _about_copies(found: Found) -> Iterator[Finding]:
     """Pictures that are the same, or nearly, within one dataset; several may well train the same folder at other sizes."""
-    first: dict[tuple[int, str], Picture] = {}
-    by_dataset: dict[int, list[Looked]] = {}
-    for each in looked:
-        picture = each.picture
-        original = first.setdefault((picture.dataset, picture.content), picture)
-        if original.path != picture.path:
-            yield Finding("copy", "notice", str(picture.path), f"is a copy of {original.path}.", "Both train.")
-        elif not picture.is_reg:
-            by_dataset.setdefault(picture.dataset, []).append(each)
-    for members in by_dataset.values():
-        for each, place in zip(members, earlier_lookalikes([member.bits for member in members])):
-            if place is not None:
-                found = f"looks almost like {members[place].picture.path}."
-                yield Finding(
-                    "near copy", "notice", str(each.picture.path), found, "Both train: what they show counts twice."
-                )
+    pictures, datasets_N = found.pictures, found.pictures.of_places("dataset")
+    judged_N = found.records_N["decoded"] & ~pictures.of_places("is_reg").astype(bool)
+    for dataset in np.unique(datasets_N):
+        members = np.flatnonzero(datasets_N == dataset)
+        _, first, inverse = np.unique(pictures.contents_N[members], return_index=True, return_inverse=True)
+        originals = members[first[inverse]]
+        names = pictures.rows_N["name"]
+        for place, original in zip(members, originals):
+            if place != original and names[place] != names[original]:
+                copied = f"is a copy of {pictures[original].path}."
+                yield Finding("copy", "notice", str(pictures[place].path), copied, "Both train.")
+        compared = members[(members == originals) & judged_N[members]]
+        if len(compared) > MOST_COMPARED:
+            continue
+        bits = np.unpackbits(found.records_N["bits"][compared], axis=1).astype(bool)
+        for place, other in zip(compared, earlier_lookalikes(list(bits))):
+            if other is not None:
+                alike = f"looks almost like {pictures[compared[other]].path}."
+                advice = "Both train: what they show counts twice."
+                yield Finding("near copy", "notice", str(pictures[place].path), alike, advice)
 
 
-def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
+def _about_faces(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    if not any(subset.images.face_crop_aug_range for dataset in datasets for subset in dataset.subsets):
+        return
     with_face = {(picture.dataset, picture.subset) for picture in pictures if face_of(picture.path.stem) is not None}
     for number, dataset in enumerate(datasets):
         for index, subset in enumerate(dataset.subsets):
@@ -247,16 +240,15 @@ def _about_faces(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> It
                 )
 
 
-def _about_regularisation(pictures: Sequence[Picture]) -> Iterator[Finding]:
+def _about_regularisation(pictures: Pictures) -> Iterator[Finding]:
     """Those of which there are more than of training pictures."""
-    left_out = [picture for picture, times in zip(pictures, balanced_repeats(pictures)) if times == 0]
-    for picture in left_out:
+    for place in np.flatnonzero(balanced_repeats(pictures) == 0):
         found = "is a regularisation picture beyond the number of training pictures (with repeats) of its dataset."
-        yield Finding("left out", "notice", str(picture.path), found, LEFT_OUT)
+        yield Finding("left out", "notice", str(pictures[place].path), found, LEFT_OUT)
 
 
-def _about_count(pictures: Sequence[Picture], datasets: Sequence[Dataset]) -> Iterator[Finding]:
-    count = len({picture.content for picture in pictures if not picture.is_reg})
+def _about_count(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    count = len(np.unique(pictures.contents_N[~pictures.of_places("is_reg").astype(bool)]))
     if not any(not subset.is_reg for dataset in datasets for subset in dataset.subsets):
         yield Finding(
             "no pictures", "error", "", "No training data are given.", "Set train_data_dir or dataset_config."

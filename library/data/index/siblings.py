@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 
@@ -12,40 +13,50 @@ class Siblings:
     """Files by their name without extension: as written, else whatever its case.
 
     Args:
-        files: where to look.
+        names: where to look; "sub/anna.txt" belongs to "sub/anna.png" alone.
         extensions: in lower case; of two files of one name, that of the earlier extension wins.
     """
 
-    def __init__(self, files: Sequence[Path], extensions: Sequence[str]) -> None:
-        self._exact: dict[str, Path] = {}
-        self._folded: dict[str, Path] = {}
+    def __init__(self, names: Sequence[str], extensions: Sequence[str]) -> None:
+        self._exact: dict[str, int] = {}
         for extension in extensions:
-            for path in files:
-                if path.name.lower().endswith(extension):
-                    stem = normal(path.name[: -len(extension)])
-                    self._exact.setdefault(stem, path)
-                    self._folded.setdefault(stem.lower(), path)
+            for place, name in enumerate(names):
+                if name.lower().endswith(extension):
+                    self._exact.setdefault(normal(name[: -len(extension)]), place)
 
     def __len__(self) -> int:
         return len(self._exact)
 
-    def find(self, stem: str) -> Path | None:
-        """The file of that name, or None."""
+    def find(self, stem: str) -> int | None:
+        """The place of the file of that name, or None."""
         stem = normal(stem)
-        return self._exact.get(stem) or self._folded.get(stem.lower())
+        found = self._exact.get(stem)
+        return self._folded.get(stem.lower()) if found is None else found
 
-    def caption_of(self, picture: Path) -> Path | None:
-        """The caption of a picture; the file name's face numbers may be missing in the caption's name."""
-        return self.find(picture.stem) or self.find(without_face(picture.stem))
+    def caption_of(self, name: str) -> int | None:
+        """The place of a picture's caption; the file name's face numbers may be missing in the caption's name."""
+        stem = stem_of(name)
+        found = self.find(stem)
+        return self.find(without_face(stem)) if found is None else found
+
+    @cached_property
+    def _folded(self) -> dict[str, int]:
+        """In lower case; made where a name is not found as it is written."""
+        folded: dict[str, int] = {}
+        for stem, place in self._exact.items():
+            folded.setdefault(stem.lower(), place)
+        return folded
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """The folder's own files by name; hidden ones (such as macOS's `._photo.jpg`) are none of ours.
+def stem_of(name: str) -> str:
+    """A file's name without its last extension, with its folders."""
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and "/" not in extension else name
 
-    Raises:
-        OSError: the folder cannot be listed.
-    """
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+
+def extension_of(name: str) -> str:
+    """A file's last extension in lower case."""
+    return name[len(stem_of(name)) :].lower()
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -55,13 +66,13 @@ def subfolders(folder: Path) -> list[Path]:
 
 def normal(name: str) -> str:
     """The name in one spelling: systems differ in how they write accents."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def without_face(stem: str) -> str:
     """`anna` of `anna_320_180_96_110`."""
-    parts = stem.split("_")
-    return "_".join(parts[:-4]) if len(parts) >= 5 else stem
+    parts = stem.rsplit("_", 4)
+    return parts[0] if len(parts) == 5 else stem
 
 
 def suggestion(folder: Path) -> str:

@@ -1,24 +1,24 @@
-"""Finding the pictures of a run, their captions, masks and sizes. Only file headers are read here."""
+"""Finding the pictures of a run with their captions, masks and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from tqdm import tqdm
+import numpy as np
+from numpy.typing import NDArray
 
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
-from library.data.captions.files import metadata_caption, read_caption, read_metadata
+from library.data.captions.files import metadata_caption, read_metadata
 from library.data.checks.findings import Finding, Severity
-from library.data.index.siblings import Siblings, subfolders, suggestion, visible_files
-from library.data.pictures.buckets import Size
-from library.data.pictures.images import PictureError, picture_size
-
-T = TypeVar("T")
-R = TypeVar("R")
+from library.data.checks.remarks import Remarks
+from library.data.index.captions import read_captions
+from library.data.index.folder import Folder, Listing
+from library.data.index.look import Looker
+from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place
+from library.data.index.record import RECORD
+from library.data.index.siblings import Siblings, extension_of, stem_of, subfolders, suggestion
 
 UNREAD_EXTENSIONS = frozenset(
     {".heic", ".heif", ".jxl", ".psd", ".svg", ".cr2", ".nef", ".dng", ".exr", ".jp2", ".jfif"}
@@ -31,200 +31,305 @@ LEFT_OUT = "It is left out."
 
 EMPTY_CAPTION = "It trains with an empty caption."
 
+STRETCHED = "It is stretched over the picture."
 
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a subset, as the run sees it."""
-
-    path: Path
-    width: int
-    """Of the upright picture: its EXIF orientation is applied."""
-    height: int
-    caption: str
-    """As written; several lines are alternatives."""
-    dataset: int
-    subset: int
-    """Index within its dataset."""
-    is_reg: bool
-    repeats: int
-    caption_path: Path | None = None
-    """None where the caption comes from class_tokens or metadata, or is missing."""
-    mask_path: Path | None = None
-    content: str = ""
-    """Hash of the file's bytes, once they have been read."""
-    mask_content: str = ""
-
-    @property
-    def size(self) -> Size:
-        """(width, height)."""
-        return self.width, self.height
+MASK_SHAPE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Survey:
     """What a look at the data gave."""
 
-    pictures: list[Picture]
+    pictures: Pictures
     findings: list[Finding]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A subset and where it stands."""
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Every picture of the datasets, in a fixed order, and what is known of each."""
 
-    subset: Subset
-    dataset: int
-    index: int
-    too_small: int = 0
-    """Area in pixels; pictures that have no more are left out."""
-
-    def picture(self, path: Path, caption: str, caption_path: Path | None = None) -> Picture:
-        """A picture of the subset whose size is not known yet."""
-        subset = self.subset
-        return Picture(path, 0, 0, caption, self.dataset, self.index, subset.is_reg, subset.num_repeats, caption_path)
+    pictures: Pictures
+    records_N: NDArray[np.void]
+    """Of RECORD."""
 
 
-def scan(datasets: Sequence[Dataset]) -> Survey:
-    """Every picture of the datasets in a fixed order, with what was noticed on the way.
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """The picture files of a subset, before they are looked at."""
 
-    Pictures whose header cannot be read are left out and reported. Nothing is decoded.
-
-    Raises:
-        UserError: a metadata file is not of the right form.
-    """
-    subsets = [subset for dataset in datasets for subset in dataset.subsets]
-    folders = {subset.image_dir for subset in subsets if subset.image_dir is not None}
-    folders |= {Path(subset.images.conditioning_data_dir) for subset in subsets if subset.images.conditioning_data_dir}
-    return merged(
-        _scan(_Source(subset, number, index, _skipped_area(dataset)), dataset.subsets[:index], folders)
-        for number, dataset in enumerate(datasets)
-        for index, subset in enumerate(dataset.subsets)
-    )
+    folder: Folder
+    listing: Listing
+    captions_N: NDArray[np.int64]
+    """Numbers of their captions' texts."""
+    caption_names_N: NDArray[np.int64]
+    """Numbers of the names of their captions' files; 0 where there is none."""
 
 
-def merged(surveys: Iterable[Survey]) -> Survey:
-    """Several surveys as one."""
-    surveys = list(surveys)
-    return Survey(
-        [p for survey in surveys for p in survey.pictures], [f for survey in surveys for f in survey.findings]
-    )
-
-
-def in_threads(task: Callable[[T], R], items: Sequence[T], threads: int = 8, progress: str = "") -> list[R]:
-    """The task done on every item, in order; reading, hashing and decoding files run beside one another.
+class Scanner:
+    """Finds the pictures of a run, subset by subset.
 
     Args:
-        progress: title of a progress bar; "" shows none.
+        datasets: the resolved ones.
+        looker: looks at each picture.
+        remarks: takes what is noticed on the way.
     """
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(tqdm(pool.map(task, items), progress, len(items), unit="picture", disable=not progress))
 
+    def __init__(self, datasets: Sequence[Dataset], looker: Looker, remarks: Remarks) -> None:
+        self._datasets, self._looker, self._remarks = datasets, looker, remarks
+        self._making = PicturesInTheMaking()
+        self._records: list[NDArray[np.void]] = [np.zeros(0, RECORD)]
+        subsets = [subset for dataset in datasets for subset in dataset.subsets]
+        masks = {subset.images.conditioning_data_dir for subset in subsets} - {None}
+        self._used = {subset.image_dir for subset in subsets} | {Path(str(folder)) for folder in masks}
 
-def _scan(source: _Source, earlier: Sequence[Subset], folders: set[Path]) -> Survey:
-    subset = source.subset
-    where = str(subset.metadata_file or subset.image_dir)
-    if subset.num_repeats < 1:
-        return _nothing(
-            Finding("setting", "warning", where, f"num_repeats is {subset.num_repeats}.", "The subset is left out.")
-        )
-    if any((other.image_dir, other.metadata_file) == (subset.image_dir, subset.metadata_file) for other in earlier):
-        return _nothing(
-            Finding(
-                "setting",
-                "warning",
-                where,
-                "is given twice in one dataset.",
-                "The first is used; raise its num_repeats.",
+    def scan(self) -> Found:
+        """Every picture that can be read; the others are left out and told.
+
+        Raises:
+            UserError: a metadata file is not of the right form.
+        """
+        for number, dataset in enumerate(self._datasets):
+            for index, subset in enumerate(dataset.subsets):
+                if self._is_used(subset, dataset.subsets[:index]):
+                    where = subset.metadata_file or subset.image_dir
+                    try:
+                        self._scan(number, index)
+                    except OSError as error:
+                        message = f"cannot be read ({error.strerror or error})."
+                        self._tell("unreadable", "error", error.filename or where, message)
+        return Found(self._making.finished(), np.concatenate(self._records))
+
+    def _tell(
+        self, kind: str, severity: Severity, path: object, message: str, advice: str = "", of: object = ""
+    ) -> None:
+        self._remarks.add(Finding(kind, severity, str(path), message, advice, str(of)))
+
+    def _is_used(self, subset: Subset, earlier: Sequence[Subset]) -> bool:
+        where = subset.metadata_file or subset.image_dir
+        if subset.num_repeats < 1:
+            message = f"num_repeats is {subset.num_repeats}."
+            self._tell("setting", "warning", where, message, "The subset is left out.")
+        elif any(
+            (other.image_dir, other.metadata_file) == (subset.image_dir, subset.metadata_file) for other in earlier
+        ):
+            advice = "The first is used; raise its num_repeats."
+            self._tell("setting", "warning", where, "is given twice in one dataset.", advice)
+        else:
+            return True
+        return False
+
+    def _scan(self, number: int, index: int) -> None:
+        subset = self._datasets[number].subsets[index]
+        files = self._from_metadata(subset) if subset.metadata_file is not None else self._from_folder(subset)
+        if files is None:
+            return
+        rows_N = np.zeros(len(files.listing), ROW)
+        rows_N["caption"], rows_N["caption_name"] = files.captions_N, files.caption_names_N
+        looked = self._looker.look(files.folder, files.listing)
+        for place, problem in sorted(looked.problems.items()):
+            path = files.folder.path(files.listing.names[place])
+            self._tell(problem.kind, "warning", path, problem.message, LEFT_OUT)
+        usable_N = np.ones(len(rows_N), bool)
+        usable_N[list(looked.problems)] = False
+        for name in ("width", "height", "content"):
+            rows_N[name] = looked.records_N[name]
+        self._with_masks(subset, files, rows_N, usable_N)
+        usable_N &= self._is_large(number, index, rows_N, usable_N)
+        for place in np.flatnonzero(usable_N).tolist():
+            rows_N["name"][place] = self._making.texts.add(files.listing.names[place])
+        of = Place(files.folder.root, number, index, subset.is_reg, subset.num_repeats)
+        self._making.add(of, rows_N[usable_N])
+        self._records.append(looked.records_N[usable_N])
+
+    def _is_large(
+        self, number: int, index: int, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """(N,) which pictures are above skip_image_resolution."""
+        width, height = self._datasets[number].buckets.skip_image_resolution or (0, 0)
+        large_N = rows_N["width"].astype(np.int64) * rows_N["height"] > width * height
+        skipped, subset = int((usable_N & ~large_N).sum()), self._datasets[number].subsets[index]
+        if width and skipped:
+            message = (
+                f"{skipped} of {int(usable_N.sum())} pictures are left out, not being above skip_image_resolution."
             )
-        )
-    try:
-        found = _from_metadata(source) if subset.metadata_file is not None else _from_folder(source, folders)
-        masked = _with_masks(found.pictures, subset)
-    except OSError as error:
-        return _nothing(
-            Finding("unreadable", "error", str(error.filename or where), f"cannot be read ({error.strerror or error}).")
-        )
-    sized = _with_sizes(masked.pictures)
-    large = _without_small(sized.pictures, source.too_small, where)
-    return Survey(large.pictures, [*found.findings, *masked.findings, *sized.findings, *large.findings])
+            self._tell("left out", "notice", subset.metadata_file or subset.image_dir, message)
+        return large_N
+
+    def _from_folder(self, subset: Subset) -> _Files | None:
+        root = subset.image_dir
+        assert root is not None
+        if not root.is_dir():
+            self._tell("no folder", "error", root, "there is no such folder.", suggestion(root))
+            return None
+        folder = Folder(root)
+        files = folder.listing(subset.recursive)
+        pictures = files.taken(n for n, name in enumerate(files.names) if extension_of(name) in IMAGE_EXTENSIONS)
+        siblings = Siblings(files.names, _caption_extensions(subset))
+        self._about_files(folder, files, pictures)
+        if not subset.recursive:
+            self._about_subfolders(root, bool(len(pictures)))
+        elif not len(pictures):
+            self._tell("no pictures", "error", root, "holds no pictures, nor do its subfolders.", "Check the path.")
+        if len(pictures):
+            self._about_captions(subset, files, siblings)
+        found = [siblings.caption_of(name) for name in pictures.names]
+        captions_N, names_N = self._captions(subset, folder, files, pictures, found)
+        return _Files(folder, pictures, captions_N, names_N)
+
+    def _captions(
+        self, subset: Subset, folder: Folder, files: Listing, pictures: Listing, found: list[int | None]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each picture the numbers of its caption and of the name of its caption's file; `found`: its place in `files`."""
+        texts, tokens = self._making.texts, subset.class_tokens or ""
+        places = sorted({place for place in found if place is not None})
+        read = read_captions(folder, files.taken(places), self._looker.manifest, texts)
+        number_of = {place: number for number, place in enumerate(places)}
+        captions_N, names_N = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
+        for picture, place in enumerate(found):
+            path = folder.path(pictures.names[picture])
+            if place is None:
+                captions_N[picture] = texts.add(tokens)
+                if tokens:
+                    self._tell("no caption", "notice", path, "has no caption file.", f"'{tokens}' is its caption.")
+                else:
+                    self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
+                continue
+            number = number_of[place]
+            names_N[picture] = texts.add(files.names[place])
+            captions_N[picture] = read.numbers_N[number]
+            self._about_caption(
+                folder.path(files.names[place]), path, read.guessed.get(number), read.unreadable.get(number)
+            )
+            if not captions_N[picture]:
+                captions_N[picture] = texts.add(tokens)
+                if number not in read.unreadable:
+                    advice = (
+                        f"'{tokens}' is its picture's caption."
+                        if tokens
+                        else "Its picture trains with an empty caption."
+                    )
+                    caption = folder.path(files.names[place])
+                    self._tell("empty caption", "warning", caption, "is empty.", advice, of=path)
+        return captions_N, names_N
+
+    def _about_caption(self, path: Path, picture: Path, encoding: str | None, unreadable: str | None) -> None:
+        if unreadable is not None:
+            self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=picture)
+        if encoding is not None:
+            severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
+            message = f"is not UTF-8; it is read as {encoding}."
+            self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=picture)
+
+    def _from_metadata(self, subset: Subset) -> _Files:
+        assert subset.metadata_file is not None
+        root = subset.image_dir or subset.metadata_file.parent
+        folder, texts = Folder(root), self._making.texts
+        listed = folder.listing().names if root.is_dir() else []
+        siblings = Siblings(listed, sorted(IMAGE_EXTENSIONS))
+        captions: dict[Path, int] = {}
+        for name, entry in read_metadata(subset.metadata_file).items():
+            path = _named_picture(name, root, siblings, listed)
+            if path is None:
+                message = f"is named in {subset.metadata_file} but not found in {root}."
+                self._tell("not found", "warning", name, message, LEFT_OUT)
+                continue
+            captions[path] = texts.add(metadata_caption(entry, subset.captions.caption_separator))
+            if not captions[path]:
+                self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
+        if not captions:
+            self._tell("not found", "error", subset.metadata_file, "names no picture that can be found.")
+        listing = folder.named(captions)
+        captions_N = np.array([captions[folder.path(name)] for name in listing.names], dtype=np.int64)
+        return _Files(folder, listing, captions_N, np.zeros_like(captions_N))
+
+    def _with_masks(self, subset: Subset, files: _Files, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]) -> None:
+        """Looks at the masks, and notes in the rows which is whose."""
+        if subset.images.conditioning_data_dir is None:
+            return
+        folder = Folder(Path(subset.images.conditioning_data_dir))
+        if not folder.root.is_dir():
+            message = "conditioning_data_dir: there is no such folder."
+            self._tell("no folder", "error", folder.root, message, suggestion(folder.root))
+            return
+        masks, texts = folder.listing(subset.recursive), self._making.texts
+        siblings = Siblings(masks.names, sorted(IMAGE_EXTENSIONS))
+        found = [siblings.find(stem_of(name)) for name in files.listing.names]
+        places = sorted({place for place in found if place is not None})
+        looked = self._looker.look(folder, masks.taken(places))
+        number_of = {place: number for number, place in enumerate(places)}
+        for picture in np.flatnonzero(usable_N):
+            place, path = found[picture], files.folder.path(files.listing.names[picture])
+            if place is None:
+                advice = "Put a picture of the same name there."
+                self._tell("no mask", "error", path, f"has no mask in {folder.root}.", advice)
+                continue
+            mask = folder.path(masks.names[place])
+            rows_N["mask"][picture] = texts.add(str(mask))
+            if (problem := looked.problems.get(number_of[place])) is not None:
+                self._tell("mask", "error", mask, f"the mask {problem.message}", of=path)
+                continue
+            record, row = looked.records_N[number_of[place]], rows_N[picture]
+            rows_N["mask_content"][picture] = texts.add(bytes(record["content"]).hex())
+            if abs(record["width"] / record["height"] * row["height"] / row["width"] - 1) > MASK_SHAPE_TOLERANCE:
+                sizes = f"{record['width']}x{record['height']}, its picture {row['width']}x{row['height']}"
+                self._tell("mask", "warning", mask, f"the mask is {sizes}: not the same shape.", STRETCHED, of=path)
+
+    def _about_files(self, folder: Folder, files: Listing, pictures: Listing) -> None:
+        for name in files.names:
+            if (extension := extension_of(name)) in UNREAD_EXTENSIONS:
+                message = f"is a {extension} file, which is not read."
+                self._tell("not read", "warning", folder.path(name), message, "Convert it to PNG or JPEG.")
+        first: dict[str, str] = {}
+        for name in pictures.names:
+            other = first.setdefault(stem_of(name), name)
+            if other is not name:
+                message = f"has the same name as {Path(other).name}."
+                self._tell("same name", "notice", folder.path(name), message, "Both train.")
+
+    def _about_subfolders(self, folder: Path, has_pictures: bool) -> None:
+        """Pictures are looked for in the folder itself; where there are some below, that is worth saying."""
+        below = [path.name for path in subfolders(folder) if path not in self._used and _holds_pictures(path)]
+        named = ", ".join(below[:3])
+        if not has_pictures:
+            advice = (
+                f"There are pictures in its subfolders ({named}): name one of those, or set recursive."
+                if below
+                else "Check the path."
+            )
+            self._tell("no pictures", "error", folder, "holds no pictures.", advice)
+        elif below:
+            message = f"pictures in its subfolders ({named}) are not used."
+            self._tell("unused folder", "notice", folder, message, "recursive = true uses them.")
+
+    def _about_captions(self, subset: Subset, files: Listing, siblings: Siblings) -> None:
+        """Which ending captions have, where that was left open or looks wrong."""
+        folder, asked = subset.image_dir, subset.captions.caption_extension
+        present = sorted({ending for name in files.names if (ending := extension_of(name)) in CAPTION_EXTENSIONS})
+        if asked is None and present:
+            message = f"captions are read from {' and '.join(present)} files."
+            self._tell("caption files", "notice", folder, message)
+        elif asked is not None and present and not len(siblings):
+            message = f"has no captions that end in {asked}, but some in {' and '.join(present)}."
+            advice = "Leave out caption_extension, or set it to that."
+            self._tell("caption files", "warning", folder, message, advice)
 
 
-def _skipped_area(dataset: Dataset) -> int:
-    width, height = dataset.buckets.skip_image_resolution or (0, 0)
-    return width * height
+def without_mask_pictures(dataset: Dataset) -> Dataset:
+    """Mask pictures act through masked_loss alone; an alpha_mask acts by itself."""
+    subsets = (replace(each, images=replace(each.images, conditioning_data_dir=None)) for each in dataset.subsets)
+    return replace(dataset, subsets=tuple(subsets))
 
 
-def _without_small(pictures: Sequence[Picture], area: int, where: str) -> Survey:
-    large = [picture for picture in pictures if picture.width * picture.height > area]
-    if len(large) == len(pictures):
-        return Survey(large, [])
-    message = (
-        f"{len(pictures) - len(large)} of {len(pictures)} pictures are left out, not being above skip_image_resolution."
-    )
-    return Survey(large, [Finding("left out", "notice", where, message)])
-
-
-def _from_folder(source: _Source, folders: set[Path]) -> Survey:
-    folder = source.subset.image_dir
-    assert folder is not None
-    if not folder.is_dir():
-        return _nothing(Finding("no folder", "error", str(folder), "there is no such folder.", suggestion(folder)))
-    files = visible_files(folder)
-    paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
-    captions = Siblings(files, _caption_extensions(source.subset))
-    surveys = [_captioned(path, captions.caption_of(path), source) for path in paths]
-    about = [*_about_files(files, paths), *_about_subfolders(folder, bool(paths), folders)]
-    if paths:
-        about += _about_captions(source.subset, files, captions)
-    return merged([Survey([], about), *surveys])
-
-
-def _captioned(path: Path, caption_path: Path | None, source: _Source) -> Survey:
-    tokens = source.subset.class_tokens or ""
-    if caption_path is None:
-        found = Finding("no caption", "notice", str(path), "has no caption file.", f"'{tokens}' is its caption.")
-        missing = Finding("no caption", "warning", str(path), "has no caption.", EMPTY_CAPTION)
-        return Survey([source.picture(path, tokens)], [found if tokens else missing])
-    caption, encoding = read_caption(caption_path)
-    findings = []
-    if encoding:
-        message, advice = f"is not UTF-8; it is read as {encoding}.", "Save it as UTF-8 to be sure."
-        severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
-        findings.append(Finding("encoding", severity, str(caption_path), message, advice))
-    if not caption:
-        advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
-        findings.append(Finding("empty caption", "warning", str(caption_path), "is empty.", advice))
-    return Survey([source.picture(path, caption or tokens, caption_path)], findings)
-
-
-def _from_metadata(source: _Source) -> Survey:
-    subset = source.subset
-    assert subset.metadata_file is not None
-    root = subset.image_dir or subset.metadata_file.parent
-    listed = Siblings(visible_files(root) if root.is_dir() else [], sorted(IMAGE_EXTENSIONS))
-    pictures, findings = [], []
-    for name, entry in read_metadata(subset.metadata_file).items():
-        path = _named_picture(name, root, listed)
-        if path is None:
-            message = f"is named in {subset.metadata_file} but not found in {root}."
-            findings.append(Finding("not found", "warning", name, message, LEFT_OUT))
-            continue
-        pictures.append(source.picture(path, metadata_caption(entry, subset.captions.caption_separator)))
-        if not pictures[-1].caption:
-            findings.append(Finding("no caption", "warning", str(path), "has no caption.", EMPTY_CAPTION))
-    if not pictures:
-        findings.append(Finding("not found", "error", str(subset.metadata_file), "names no picture that can be found."))
-    return Survey(sorted(pictures, key=lambda picture: str(picture.path)), findings)
-
-
-def _named_picture(name: str, root: Path, listed: Siblings) -> Path | None:
+def _named_picture(name: str, root: Path, siblings: Siblings, listed: Sequence[str]) -> Path | None:
     """A metadata key is a path, a path below image_dir, or either without its extension."""
     candidates = [Path(name), root / name]
     for path in candidates:
         if path.suffix.lower() in IMAGE_EXTENSIONS and _is_file(path):
             return path
+    if (place := siblings.find(name)) is not None:
+        return root / listed[place]
     endings = [path.parent / (path.name + extension) for path in candidates for extension in sorted(IMAGE_EXTENSIONS)]
-    return listed.find(name) or next((path for path in endings if _is_file(path)), None)
+    return next((path for path in endings if _is_file(path)), None)
 
 
 def _is_file(path: Path) -> bool:
@@ -235,96 +340,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _with_masks(pictures: Sequence[Picture], subset: Subset) -> Survey:
-    if subset.images.conditioning_data_dir is None:
-        return Survey(list(pictures), [])
-    folder = Path(subset.images.conditioning_data_dir)
-    if not folder.is_dir():
-        message = "conditioning_data_dir: there is no such folder."
-        return Survey(list(pictures), [Finding("no folder", "error", str(folder), message, suggestion(folder))])
-    masks = Siblings(visible_files(folder), sorted(IMAGE_EXTENSIONS))
-    masked = [replace(picture, mask_path=masks.find(picture.path.stem)) for picture in pictures]
-    missing = [
-        Finding(
-            "no mask", "error", str(picture.path), f"has no mask in {folder}.", "Put a picture of the same name there."
-        )
-        for picture in masked
-        if picture.mask_path is None
-    ]
-    return Survey(masked, missing)
-
-
-def _with_sizes(pictures: Sequence[Picture]) -> Survey:
-    sized, findings = [], []
-    for picture, size in zip(pictures, in_threads(_size_or_reason, [picture.path for picture in pictures])):
-        if isinstance(size, str):
-            findings.append(Finding("unreadable", "warning", str(picture.path), size, LEFT_OUT))
-        else:
-            sized.append(replace(picture, width=size[0], height=size[1]))
-    return Survey(sized, findings)
-
-
-def _size_or_reason(path: Path) -> Size | str:
-    try:
-        return picture_size(path)
-    except PictureError as error:
-        return str(error)
-
-
-def _about_files(files: Sequence[Path], paths: Sequence[Path]) -> list[Finding]:
-    findings = [
-        Finding(
-            "not read",
-            "warning",
-            str(path),
-            f"is a {path.suffix} file, which is not read.",
-            "Convert it to PNG or JPEG.",
-        )
-        for path in files
-        if path.suffix.lower() in UNREAD_EXTENSIONS
-    ]
-    first: dict[str, Path] = {}
-    for path in paths:
-        other = first.setdefault(path.stem, path)
-        if other is not path:
-            findings.append(
-                Finding("same name", "notice", str(path), f"has the same name as {other.name}.", "Both train.")
-            )
-    return findings
-
-
-def _about_subfolders(folder: Path, has_pictures: bool, used: set[Path]) -> list[Finding]:
-    """Pictures are looked for in the folder itself; where there are some below, that is worth saying."""
-    below = [path.name for path in subfolders(folder) if path not in used and _holds_pictures(path)]
-    named = ", ".join(below[:3])
-    if not has_pictures:
-        advice = f"There are pictures in its subfolders ({named}): name one of those." if below else "Check the path."
-        return [Finding("no pictures", "error", str(folder), "holds no pictures.", advice)]
-    return (
-        [Finding("unused folder", "notice", str(folder), f"pictures in its subfolders ({named}) are not used.")]
-        if below
-        else []
-    )
-
-
 def _holds_pictures(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_EXTENSIONS for path in folder.iterdir())
-
-
-def _about_captions(subset: Subset, files: Sequence[Path], captions: Siblings) -> list[Finding]:
-    """Which ending captions have, where that was left open or looks wrong."""
-    folder, asked = str(subset.image_dir), subset.captions.caption_extension
-    present = sorted({path.suffix.lower() for path in files if path.suffix.lower() in CAPTION_EXTENSIONS})
-    if asked is None:
-        return (
-            [Finding("caption files", "notice", folder, f"captions are read from {' and '.join(present)} files.")]
-            if present
-            else []
-        )
-    if present and not len(captions):
-        message = f"has no captions that end in {asked}, but some in {' and '.join(present)}."
-        return [Finding("caption files", "warning", folder, message, "Leave out caption_extension, or set it to that.")]
-    return []
 
 
 def _caption_extensions(subset: Subset) -> tuple[str, ...]:
@@ -332,7 +349,3 @@ def _caption_extensions(subset: Subset) -> tuple[str, ...]:
     if extension is None:
         return CAPTION_EXTENSIONS
     return (extension.lower() if extension.startswith(".") else f".{extension.lower()}",)
-
-
-def _nothing(finding: Finding) -> Survey:
-    return Survey([], [finding])

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from library.config.schema.data import BucketConfig
 
@@ -64,6 +69,34 @@ def own_size(picture: Size, area: int, step: int) -> Size:
     by_height = _stepped(math.sqrt(area / aspect), step)
     widths, heights = (by_width, _stepped(by_width / aspect, step)), (_stepped(by_height * aspect, step), by_height)
     return min(heights, widths, key=lambda size: abs(size[0] / size[1] - aspect))
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes(Sequence[Size]):
+    """The size of each of N pictures, of which few differ."""
+
+    different: list[Size]
+    """In ascending order."""
+    numbers_N: NDArray[np.int32]
+    """Which of them."""
+
+    def __len__(self) -> int:
+        return len(self.numbers_N)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Of one picture; with an array of places, the sizes of those."""
+        if isinstance(index, np.ndarray):
+            return Sizes(self.different, self.numbers_N[index])
+        return self.different[int(self.numbers_N[index])]
+
+
+def sizes_of(widths_N: NDArray[np.integer], heights_N: NDArray[np.integer], size_of: Callable[[Size], Size]) -> Sizes:
+    """What `size_of` makes of each of N pictures; it is asked once for each different size."""
+    both, inverse_N = np.unique(widths_N.astype(np.int64) << 32 | heights_N.astype(np.int64), return_inverse=True)
+    made = [size_of((pair >> 32, pair & 0xFFFFFFFF)) for pair in both.tolist()]
+    different = sorted(set(made))
+    numbers = np.array([different.index(size) for size in made], dtype=np.int32)
+    return Sizes(different, numbers[inverse_N])
 
 
 def training_size(picture: Size, config: BucketConfig, sizes: Sequence[Size]) -> Size:

@@ -6,7 +6,6 @@ import functools
 import io
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageColor, UnidentifiedImageError
@@ -68,22 +67,20 @@ class Inspected:
     animated: bool
     profile_broken: bool
     """It has a colour profile that cannot be used."""
+    transparent: bool
+    """Some of it is."""
     grey: Image.Image
     """Upright or not, at most as large as was asked, to judge its looks by; what is transparent is white."""
 
 
-def picture_size(path: Path) -> Size:
+def picture_size(data: bytes) -> Size:
     """Width and height of the upright picture, from the file's header.
 
     Raises:
         PictureError: not a picture, or one with too many pixels.
     """
-    try:
-        with path.open("rb") as file:
-            image = _opened(file, file.read(512))
-            return _turned(image.size, image)
-    except OSError as error:
-        raise PictureError(f"cannot be read ({error.strerror or error}).") from error
+    image = _opened(io.BytesIO(data), data[:512])
+    return _turned(image.size, image)
 
 
 def decode(data: bytes) -> Decoded:
@@ -115,13 +112,32 @@ def inspect(data: bytes, area: int = 512 * 512) -> Inspected:
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     # A JPEG's bytes are all read, but no more pixels computed than are needed.
     image.draft("L" if mode == "RGB" else None, small)
-    grey = over_background(Decoded(*_loaded(image)), "white").convert("L")
+    decoded = Decoded(*_loaded(image))
+    grey = over_background(decoded, "white").convert("L")
     return Inspected(
         size=_turned(size, image),
         animated=_is_animated(image),
         profile_broken=has_broken_profile(image, mode),
+        transparent=decoded.alpha is not None,
         grey=grey if grey.size == small else grey.resize(small, Image.Resampling.BOX),
     )
+
+
+def thumbnail(data: bytes, longest: int, background: str = "white") -> Image.Image:
+    """The upright picture in sRGB without transparency, scaled down to have no side above `longest`.
+
+    Raises:
+        PictureError: as `decode`.
+    """
+    image = _opened(io.BytesIO(data), data[:512])
+    scale = min(1.0, longest / max(image.size))
+    small = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image.draft(None, small)  # of a JPEG no more pixels are computed than are needed
+    decoded = Decoded(*_loaded(image))
+    shown = over_background(decoded, background)
+    shown = shown if shown.size == small else shown.resize(small, Image.Resampling.BOX)
+    turn = UPRIGHT.get(orientation(image))
+    return shown if turn is None else shown.transpose(turn)
 
 
 def orientation(image: Image.Image) -> int:

@@ -1,15 +1,19 @@
-"""How pictures look: whether two are nearly the same, and whether one is blurred.
+"""How pictures look: whether two are nearly the same, and whether one is blurred, dark or over-exposed.
 
 Letters: N pictures, H W height and width of a small grey picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from library.data.pictures.minhash import candidate_pairs
 
 CELLS = 16
 
@@ -28,9 +32,53 @@ TILE = 64
 BLURRED = 20.0
 """Photographs fall below this by a Gaussian blur of 2 pixels, most drawings by one of 3; sharp ones are above 1000."""
 
+SIDES = (1024, 512, 256, 128, 64)
+"""At which sharpness is judged: square roots of areas in pixels."""
+
+EXPOSURE_SIDE = 256
+
+SHADOW, WHITE = 96, 250
+"""Levels: what is below the first is dark, what is from the second on is white."""
+
+CELL = 8
+
+STROKE = 5
+"""Pixels, at EXPOSURE_SIDE; what is narrower may be a line of a drawing."""
+
+EXACT_UP_TO = 4000
+"""Pictures of which every two are compared; of more, those that a hash brings together."""
+
 ROWS_AT_A_TIME = 256
 
 Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Shares, from 0 to 1, that tell how a picture was exposed."""
+
+    dark: float
+    """Of the picture: below SHADOW."""
+    white: float
+    """Of the picture: from WHITE on."""
+    torn: float
+    """Of the cells that are not white altogether, those that are partly: light cut off everywhere, not a white background."""
+    broad: float
+    """Of what is not white, what is left without thin strokes: none of a drawing in lines."""
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether next to nothing in it is lit. A face that takes half a percent of a night scene is enough."""
+        return self.dark > 0.995
+
+    @property
+    def is_overexposed(self) -> bool:
+        """Whether much of it is cut off at white, all over it, and nothing in it is dark.
+
+        Clothes, hair or eyes keep a portrait before white from it, an edge all round a white background, thin strokes a
+        pencil drawing. Photographs that were exposed three stops too long are found, most by two are not.
+        """
+        return self.white > 0.4 and self.torn > 0.75 and self.broad > 0.02 and self.dark < 0.01
 
 
 def difference_hash(grey: Image.Image) -> Bits:
@@ -44,19 +92,44 @@ def difference_hash(grey: Image.Image) -> Bits:
 
 
 def earlier_lookalikes(hashes: Sequence[Bits]) -> list[int | None]:
-    """For each of N pictures the first one before it that looks nearly the same."""
-    if not hashes:
+    """For each of N pictures one before it that looks nearly the same: the first, of up to EXACT_UP_TO pictures.
+
+    Of more, the first of those compared with it; a copy that shares ALIKE of the bits or more is missed once in hundreds.
+    """
+    if len(hashes) == 0:
         return []
+    if len(hashes) > EXACT_UP_TO:
+        return _lookalikes_among_many(hashes)
     bits_ND = np.stack(hashes).astype(np.float32)
     counts_N = bits_ND.sum(axis=1)
     found: list[int | None] = []
     for start in range(0, len(bits_ND), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
         shared_RN = bits_ND[rows] @ bits_ND.T
-        either_RN = counts_N[rows, None] + counts_N - shared_RN
-        alike_RN = np.tril((either_RN >= FEWEST_BITS) & (shared_RN >= ALIKE * either_RN), start - 1)
+        alike_RN = np.tril(_alike(shared_RN, counts_N[rows, None], counts_N), start - 1)
         found += [int(row.argmax()) if row.any() else None for row in alike_RN]
     return found
+
+
+def _lookalikes_among_many(hashes: Sequence[Bits]) -> list[int | None]:
+    packed_NB = np.stack([np.packbits(bits) for bits in hashes])
+    ones = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(axis=1)
+    words_NW = packed_NB.view(np.uint16)
+    counts_N = ones[words_NW].sum(axis=1)
+    first_N = np.full(len(hashes), len(hashes))
+    for later, earlier in candidate_pairs(packed_NB, fewest_bits=math.ceil(ALIKE * FEWEST_BITS)):
+        better = earlier < first_N[later]
+        later, earlier = later[better], earlier[better]
+        shared = ones[words_NW[later] & words_NW[earlier]].sum(axis=1)
+        alike = _alike(shared, counts_N[later], counts_N[earlier])
+        first_N[later[alike]] = earlier[alike]
+    return [int(first) if first < len(hashes) else None for first in first_N]
+
+
+def _alike(shared: NDArray, counts: NDArray, other_counts: NDArray) -> Bits:
+    """Whether pictures are nearly the same, from the numbers of bits that they share and that each has."""
+    either = counts + other_counts - shared
+    return (either >= FEWEST_BITS) & (shared >= ALIKE * either)
 
 
 def sharpness(grey: Image.Image) -> float:
@@ -68,9 +141,64 @@ def sharpness(grey: Image.Image) -> float:
     levels_HW = np.asarray(grey).astype(np.int16)
     if min(levels_HW.shape) < 3:
         return 0.0
-    sides_HW = levels_HW[:-2, 1:-1] + levels_HW[2:, 1:-1] + levels_HW[1:-1, :-2] + levels_HW[1:-1, 2:]
-    laplacian_HW = (sides_HW - 4 * levels_HW[1:-1, 1:-1]).astype(np.float32)
-    height, width = laplacian_HW.shape
-    rows, columns = max(1, height // TILE), max(1, width // TILE)
-    tiles = laplacian_HW[: height // rows * rows, : width // columns * columns]
-    return float(tiles.reshape(rows, height // rows, columns, width // columns).var(axis=(1, 3)).max())
+    laplacian_HW = levels_HW[:-2, 1:-1] + levels_HW[2:, 1:-1] + levels_HW[1:-1, :-2] + levels_HW[1:-1, 2:]
+    laplacian_HW -= 4 * levels_HW[1:-1, 1:-1]
+    tiles = _tiles(laplacian_HW.astype(np.float32), TILE)
+    pixels = tiles.shape[1] * tiles.shape[3]
+    means = np.einsum("rhcw->rc", tiles) / pixels
+    squares = np.einsum("rhcw,rhcw->rc", tiles, tiles) / pixels
+    return float((squares - means**2).max())
+
+
+def sharpness_by_side(grey: Image.Image) -> dict[int, float]:
+    """`sharpness` of the picture at each of SIDES; it is never enlarged, so a small one counts as it is at the largest."""
+    found = {}
+    value = None
+    for side in SIDES:
+        now = math.sqrt(grey.width * grey.height)
+        if round(now) > side:
+            smaller = max(1, round(grey.width * side / now)), max(1, round(grey.height * side / now))
+            grey = grey.reduce(2) if round(now) == 2 * side else grey.resize(smaller, Image.Resampling.BOX)
+            value = None
+        value = sharpness(grey) if value is None else value
+        found[side] = value
+    return found
+
+
+def sharpness_at(values: Mapping[int, float], side: float) -> float:
+    """The value whose side is nearest, of those of `sharpness_by_side`; `side` is the square root of the training area."""
+    return values[min(values, key=lambda known: abs(math.log(known / side)))]
+
+
+def exposure(grey: Image.Image) -> Exposure:
+    """How a picture was exposed, judged at EXPOSURE_SIDE."""
+    factor = max(1, round(math.sqrt(grey.width * grey.height) / EXPOSURE_SIDE))
+    levels_HW = np.asarray(grey.reduce(factor))
+    white_HW = levels_HW >= WHITE
+    white = float(white_HW.mean())
+    cells = _tiles(white_HW, CELL).mean(axis=(1, 3))
+    coloured = cells < 0.98
+    strokes_gone = _widened(levels_HW, STROKE) < WHITE - 10
+    return Exposure(
+        dark=float((levels_HW < SHADOW).mean()),
+        white=white,
+        torn=float(((cells > 0.02) & coloured).sum() / max(1, coloured.sum())),
+        broad=float(strokes_gone.mean() / max(1e-9, 1 - white)),
+    )
+
+
+def _tiles(values_HW: NDArray, side: int) -> NDArray:
+    """(rows, h, columns, w) tiles of about that side; what is beyond whole tiles is left out."""
+    height, width = values_HW.shape
+    rows, columns = max(1, height // side), max(1, width // side)
+    h, w = height // rows, width // columns
+    return values_HW[: h * rows, : w * columns].reshape(rows, h, columns, w)
+
+
+def _widened(levels_HW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Each pixel the lightest of a square of that (odd) side around it."""
+    half = side // 2
+    for _ in range(2):
+        padded = np.pad(levels_HW, ((half, half), (0, 0)))
+        levels_HW = np.max([padded[top : top + len(levels_HW)] for top in range(side)], axis=0).T
+    return levels_HW

@@ -1,4 +1,5 @@
-"""A run gone through on the meta device, in the order of the real one, to see how much memory each of its phases takes.
+"""A run gone through on the meta device, in the order of the real one, to see how much memory each of its phases takes and what
+it computes.
 
 The model, the network and the trainer are the run's own, built by the same code from the same files, but without weights.
 """
@@ -6,13 +7,13 @@ The model, the network and the trainer are the run's own, built by the same code
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
 
 from library.config.schema import Config
 from library.data.cache.filling import CAPTIONS_AT_A_TIME
@@ -23,8 +24,9 @@ from library.inference.requests import SampleRequest
 from library.models.base import Part
 from library.models.live_memory import LiveMemory, fused_attention
 from library.models.load import load_model
-from library.training.batch import Batch
 from library.training.length import Length
+from library.training.needs.blank import META, blank_batch, blank_latents, blank_pixels
+from library.training.needs.work import Tally, Work
 from library.training.run import Run
 from library.training.step import Trainer
 from library.training.trainer import build_trainer, obstacle_of, trained_hosts
@@ -34,10 +36,11 @@ from networks.build import build_network
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-META = torch.device("meta")
 WEIGHTS: dict[Part, str] = {"vae": "VAE", "text_encoders": "text encoders", "unet": "UNet"}
 NETWORK, ACTIVATIONS, TEMPORARIES = "network and optimizer", "activations", "temporaries"
 RECORDED, STEP = "recorded pass", "training step"
+LATENTS, CAPTIONS, ENCODING = "caching latents", "caching captions", "encoding a batch"
+PREVIEW, DECODING = "preview", "decoding a preview"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Phase:
     name: str
     parts: dict[str, int]
     """Bytes, by what takes them, at the phase's fullest moment."""
+    work: Work = field(default_factory=Counter)
+    """What it computes."""
 
     @property
     def total(self) -> int:
@@ -75,6 +80,9 @@ class Demand:
 class MetaRun:
     """A run gone through without weights."""
 
+    run: Run
+    """On the meta device."""
+    demand: Demand
     phases: Sequence[Phase]
     """In their order; an estimate adds what the process holds beside."""
     trainer: Trainer
@@ -84,11 +92,21 @@ class MetaRun:
     conditioning: Conditioning | None
     """What is cached of a batch's captions, where they are cached."""
 
+    def work_of(self, phase: str) -> Work:
+        """Nothing where the run has no such phase."""
+        return next((each.work for each in self.phases if each.name == phase), Counter())
+
+    def tallied(self, work: Callable[[], object]) -> Work:
+        """What something more computes that is done with the trainer."""
+        with without_numbers(), Tally() as tally:
+            work()
+        return tally.work
+
 
 def demand_of(run: Run, data: TrainingData, requests: Sequence[SampleRequest]) -> Demand:
     """Of the largest batch, and of the largest picture that is sampled."""
     shares = run.processes * run.config.training.gradient_accumulation_steps
-    passes = [(bucket.size, -(-min(bucket.batch_size, len(bucket.pictures)) // shares)) for bucket in data.plan.buckets]
+    passes = [(bucket.size, -(-min(bucket.batch_size, bucket.samples) // shares)) for bucket in data.plan.buckets]
     size, batch = max(passes, key=lambda each: each[0][0] * each[0][1] * each[1])
     demand = Demand(size, batch, len(data.material.pictures))
     if not requests:
@@ -126,7 +144,7 @@ def go_through(
         config=_weightless(run.config),
         accelerator=cast("Accelerator", _Process(run.rank, run.processes)),
     )
-    with _silence(), torch.random.fork_rng(devices=[]), fused_attention():
+    with without_numbers():
         walk = _Walk(without_weights, length, demand, memory)
         walk.cache()
         walk.train(*optimizer_cost)
@@ -134,7 +152,7 @@ def go_through(
             walk.record()
         if demand.previews:
             walk.preview()
-    return MetaRun(walk.phases, walk.trainer, optimizer_cost[0], walk.conditioning)
+    return MetaRun(without_weights, demand, walk.phases, walk.trainer, optimizer_cost[0], walk.conditioning)
 
 
 class _Walk:
@@ -158,13 +176,13 @@ class _Walk:
         config = self.run.config
         if self.caches_latents:
             self._load("vae")
-            pixels = self._pixels(config.data.vae_batch_size)
-            self._note("caching latents", lambda: self.model.encode_images(pixels))
+            pixels = blank_pixels(config.data.vae_batch_size, self.demand.size)
+            self._note(LATENTS, lambda: self.model.encode_images(pixels))
         if self.caches_texts:
             self._load("text_encoders")
             size = config.data.text_encoder_batch_size or CAPTIONS_AT_A_TIME
             prompts = [""] * min(size, self.demand.captions)
-            self._note("caching captions", lambda: self.model.encode_prompts(prompts))
+            self._note(CAPTIONS, lambda: self.model.encode_prompts(prompts))
             self.conditioning = self.model.encode_prompts([""] * self.demand.batch)
         self._drop_encoders()
 
@@ -177,10 +195,10 @@ class _Walk:
         self._load("unet")
         network = self._network(kept)
         if not self.caches_latents:
-            pixels = self._pixels(self.demand.batch)
-            self._note("encoding a batch", lambda: self.model.encode_images(pixels))
+            pixels = blank_pixels(self.demand.batch, self.demand.size)
+            self._note(ENCODING, lambda: self.model.encode_images(pixels))
         network.train()
-        batch = self._batch()
+        batch = blank_batch(self.run.config, self.model, self.demand.size, self.demand.batch, self.conditioning)
         self._note(STEP, lambda: self.trainer.accumulate(batch))
         values = sum(group.values.numel() for group in self.trainer.groups)
         self._append("update", {TEMPORARIES: round(temporary * values)})
@@ -199,13 +217,16 @@ class _Walk:
         conditioning = self.model.encode_prompts([""] * rows)
         if self.caches_texts:
             self._drop_encoders()
-        noisy, t = self._latents(rows, demand.preview_size), torch.zeros(rows, dtype=torch.long, device=META)
+        noisy, t = (
+            blank_latents(self.model, rows, demand.preview_size),
+            torch.zeros(rows, dtype=torch.long, device=META),
+        )
         geometry = torch.zeros(rows, 6, device=META)
         with torch.no_grad():
-            self._note("preview", lambda: self.model.predict(noisy, t, conditioning, geometry))
+            self._note(PREVIEW, lambda: self.model.predict(noisy, t, conditioning, geometry))
         self._load("vae")
-        latents = self._latents(demand.previews, demand.preview_size)
-        self._note("decoding a preview", lambda: self.model.decode_latents(latents))
+        latents = blank_latents(self.model, demand.previews, demand.preview_size)
+        self._note(DECODING, lambda: self.model.decode_latents(latents))
 
     def _network(self, kept: float) -> Network:
         """The network with its trainer."""
@@ -230,7 +251,7 @@ class _Walk:
 
     def _size_of_vae(self) -> int:
         """By what is there after its first use, since nothing attaches to it."""
-        pixels = self._pixels(1)
+        pixels = blank_pixels(1, self.demand.size)
         with self.memory:
             before = self.memory.live
             self.model.encode_images(pixels)
@@ -247,43 +268,12 @@ class _Walk:
         """Do a phase's work and keep what it took."""
         self.memory.restart()
         before = self.memory.live
-        with self.memory:
+        with self.memory, Tally() as tally:
             work()
-        self._append(name, {ACTIVATIONS: self.memory.peak - before})
+        self._append(name, {ACTIVATIONS: self.memory.peak - before}, tally.work)
 
-    def _append(self, name: str, parts: dict[str, int]) -> None:
-        self.phases.append(Phase(name, {**self.held, **parts}))
-
-    def _pixels(self, count: int) -> Tensor:
-        width, height = self.demand.size
-        return torch.empty(count, 3, height, width, device=META)
-
-    def _latents(self, count: int, size: Size) -> Tensor:
-        stride = self.model.latents.stride
-        return torch.empty(count, self.model.latents.channels, size[1] // stride, size[0] // stride, device=META)
-
-    def _batch(self) -> Batch:
-        """A batch of the largest size, with everything that the configuration may ask of one."""
-        count, loss = self.demand.batch, self.run.config.loss
-        latents = self._latents(count, self.demand.size)
-        return Batch(
-            latents=latents,
-            noise=torch.empty_like(latents),
-            corrupting_noise=torch.empty_like(latents),
-            timesteps=torch.zeros(count, dtype=torch.long, device=META),
-            geometry=torch.zeros(count, 6, dtype=torch.long, device=META),
-            weight=torch.ones(count, device=META),
-            mask=torch.empty_like(latents[:, :1]) if loss.masked_loss else None,
-            conditioning=self.conditioning,
-            prompts=[""] * count,
-            images=[""] * count,
-            keeps_prior=torch.ones(count, dtype=torch.bool, device=META) if loss.prior_prediction_rate > 0 else None,
-            multiplier=1.0,
-            step=0,
-            micro=0,
-            epoch=0,
-            global_size=count,
-        )
+    def _append(self, name: str, parts: dict[str, int], work: Work | None = None) -> None:
+        self.phases.append(Phase(name, {**self.held, **parts}, work if work is not None else Counter()))
 
 
 def _weightless(config: Config) -> Config:
@@ -296,11 +286,14 @@ def _weightless(config: Config) -> Config:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """What there is to warn of is said by the real run."""
+def without_numbers() -> Iterator[None]:
+    """Within the block the run's code works on the meta device, leaves the random numbers as they are, and says nothing: what
+    there is to warn of is said by the real run.
+    """
     log = logging.getLogger("dojo")
     former, log.disabled = log.disabled, True
     try:
-        yield
+        with torch.random.fork_rng(devices=[]), fused_attention():
+            yield
     finally:
         log.disabled = former

@@ -71,8 +71,9 @@ def require_same_data(accelerator: Accelerator, data: TrainingData) -> None:
     Raises:
         UserError: names some of them.
     """
-    material = data.material
-    facts = {str(each.path): (each.content, each.mask_content, each.caption) for each in material.pictures}
+    if not differences(accelerator, {"data": data.fingerprint()}):
+        return
+    facts = {str(each.path): (each.content, each.mask_content, each.caption) for each in data.material.pictures}
     differing = differences(accelerator, facts)
     if differing:
         names = [_state_of(name, values) for name, values in list(differing.items())[:NAMED]]
@@ -81,10 +82,9 @@ def require_same_data(accelerator: Accelerator, data: TrainingData) -> None:
             f"the processes do not have the same training pictures and captions: {', '.join(names)}{more}. "
             "Copy the data to every machine anew, or use a disk that they share."
         )
-    if differences(accelerator, {"data": data.fingerprint()}):
-        raise UserError(
-            "the processes put the same pictures into different batches. Give every machine the same dataset_config and metadata files."
-        )
+    raise UserError(
+        "the processes put the same pictures into different batches. Give every machine the same dataset_config and metadata files."
+    )
 
 
 def require_same_weights(

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from library.core.errors import UserError
 from library.data.checks.findings import Finding, raise_errors, report
 from library.data.checks.preflight import fewest_tokens, preflight
-from library.data.index.sources import scan
+from library.data.index.look import Looker
 
 Make = Callable[..., Path]
 
@@ -57,14 +57,15 @@ def test_files_that_go_while_they_are_looked_at(
     """Between the scan of the headers and the reading of the whole file."""
     path = folder(12)
 
-    def scan_and_lose(datasets):
-        found = scan(datasets)
+    look = Looker.look
+
+    def lose_and_look(self, *listed):
         (path / "03.png").unlink()
         if change == "unreadable":
             (path / "03.png").mkdir()
-        return found
+        return look(self, *listed)
 
-    monkeypatch.setattr("library.data.checks.preflight.scan", scan_and_lose)
+    monkeypatch.setattr(Looker, "look", lose_and_look)
     survey = preflight([dataset(subset(path))])
     assert said(survey.findings, "cannot be read") == ["warning 03.png"] and len(survey.pictures) == 11
 

@@ -1,0 +1,111 @@
+"""What a folder holds, and reading from it: all that the data engine asks of the place where pictures are."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+STAT = 4
+"""Numbers that tell whether a file has changed: size in bytes, time of change of its content and of its entry in ns, inode."""
+
+SIGNED = (1 << 63) - 1
+"""Some systems number files beyond 63 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """N files by their names, sorted as bytes, and what tells whether they have changed."""
+
+    names: list[str]
+    """Relative to the folder, with "/" between folders; or absolute, where a file lies elsewhere."""
+    stats_N4: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def taken(self, places: Iterable[int]) -> Listing:
+        """Some of the files."""
+        places = list(places)
+        return Listing([self.names[place] for place in places], self.stats_N4[places])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return int(self.stats_N4[:, 0].sum())
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a disk. Another kind of place would offer the same three: list, read, and say where a file is."""
+
+    root: Path
+
+    def listing(self, recursive: bool = False) -> Listing:
+        """Its files, hidden ones (such as macOS's `._photo.jpg`) left out.
+
+        Args:
+            recursive: those of its subfolders too, hidden ones apart.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        names: list[str] = []
+        stats = array("q")
+        waiting, seen = [""], set()
+        while waiting:
+            below = waiting.pop()
+            with os.scandir(self.root / below) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_file():
+                        names.append(below + entry.name)
+                        stats.extend(numbers_of(entry.stat()))
+                    elif recursive and entry.is_dir() and (place := _identity(entry.stat())) not in seen:
+                        seen.add(place)  # links may lead around in a circle
+                        waiting.append(f"{below}{entry.name}/")
+        return _sorted(names, np.frombuffer(stats, dtype=np.int64).reshape(-1, STAT))
+
+    def named(self, paths: Iterable[Path]) -> Listing:
+        """Files of it, or of elsewhere, that others name; each is looked at once.
+
+        Raises:
+            OSError: one of them is gone.
+        """
+        found = {self._name(path): numbers_of(path.stat()) for path in paths}
+        return _sorted(list(found), np.array(list(found.values()), dtype=np.int64).reshape(-1, STAT))
+
+    def path(self, name: str) -> Path:
+        """Where a file is, to show it."""
+        return self.root / name
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return (self.root / name).read_bytes()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+
+def numbers_of(stat: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes where a file does."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & SIGNED
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _sorted(names: list[str], stats_N4: NDArray[np.int64]) -> Listing:
+    order = sorted(range(len(names)), key=[os.fsencode(name) for name in names].__getitem__)
+    return Listing([names[place] for place in order], stats_N4[order])

@@ -1,0 +1,171 @@
+"""Looking at pictures: each is read, hashed and decoded once in its life, and what was seen is noted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from library.core.runtime import available_cores
+from library.data.cache.keys import content_hash
+from library.data.index.folder import Folder, Listing
+from library.data.index.manifest import Manifest, trusted_stats, unchanged
+from library.data.index.record import RECORD, SIDES, Problem
+from library.data.pictures.images import PictureError, inspect, picture_size
+from library.data.pictures.looks import difference_hash, sharpness
+from library.data.pictures.room import Room
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FEW_FILES, FEW_BYTES = 10_000, 1 << 30
+"""Up to so many files and bytes a folder is read anew each time, and what its stats say of it is not relied on."""
+
+NOTED_TOGETHER = 512
+"""Pictures after which what was seen is kept, so that a look that was broken off goes on there."""
+
+AHEAD = 64
+"""Files that are given to the threads before they are waited for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What is known of N pictures of a folder."""
+
+    records_N: NDArray[np.void]
+    """Of RECORD; of a picture with a problem nothing in it counts."""
+    problems: dict[int, Problem]
+    """By place."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look gave."""
+
+    record: NDArray[np.void]
+    problem: Problem | None
+    lasting: bool = True
+    """Whether it is worth noting: a file that cannot be read may be readable the next time."""
+
+
+@dataclass(frozen=True)
+class Looker:
+    """Looks at files of folders.
+
+    Args:
+        manifest: what was seen before; what is seen now is added.
+        decode: decode pictures, rather than read their headers alone.
+        progress: show bars with the time left.
+    """
+
+    manifest: Manifest
+    decode: bool = True
+    progress: bool = False
+
+    def look(self, folder: Folder, listing: Listing) -> Looked:
+        """At N pictures of a folder."""
+        known = self.manifest.pictures(folder.root)
+        places_N = unchanged(listing, known.names, known.records_N["stat"])
+        place_of = {name: place for place, name in enumerate(known.names)}
+        records_N = np.zeros(len(listing), RECORD)
+        records_N[places_N >= 0] = known.records_N[places_N[places_N >= 0]]
+        problems = {}
+        for place in np.flatnonzero(places_N >= 0) if known.problems else ():
+            if (found := known.problems.get(listing.names[place])) is not None:
+                problems[int(place)] = found
+        again_N = np.ones(len(listing), bool) if is_small(listing) else places_N < 0
+        if self.decode:
+            again_N |= ~records_N["decoded"]
+        again = np.flatnonzero(again_N).tolist()
+
+        def task(place: int) -> Seen:
+            before = place_of.get(listing.names[place])
+            former = None if before is None else known.records_N[before : before + 1]
+            return self._look(folder, listing.names[place], former, known.problems.get(listing.names[place]))
+
+        trusted_N4 = trusted_stats(listing.stats_N4)
+        noting: list[tuple[str, NDArray[np.void], Problem | None]] = []
+        with (
+            ThreadPoolExecutor(max(2, available_cores())) as pool,
+            tqdm(again, "looking at pictures", unit="picture", disable=not self.progress or not again) as places,
+        ):
+            for place, seen in zip(places, ahead(pool, task, again)):
+                records_N[place] = seen.record[0]
+                records_N[place]["stat"] = trusted_N4[place]
+                problems.pop(place, None)
+                if seen.problem is not None:
+                    problems[place] = seen.problem
+                if seen.lasting:
+                    noting.append((listing.names[place], records_N[place : place + 1], seen.problem))
+                if len(noting) == NOTED_TOGETHER:
+                    self.manifest.note_pictures(folder.root, noting)
+                    noting.clear()
+        self.manifest.note_pictures(folder.root, noting)
+        return Looked(records_N, problems)
+
+    def _look(self, folder: Folder, name: str, former: NDArray[np.void] | None, former_problem: Problem | None) -> Seen:
+        record = np.zeros(1, RECORD)
+        try:
+            data = folder.read(name)
+        except OSError as error:
+            return Seen(record, Problem("unreadable", f"cannot be read ({error.strerror or error})."), lasting=False)
+        content = np.void(bytes.fromhex(content_hash(data)))
+        if former is not None and former["content"][0] == content and (former["decoded"][0] or not self.decode):
+            return Seen(former.copy(), former_problem)
+        record["content"] = content
+        try:
+            record["width"], record["height"] = size = picture_size(data)
+            if self.decode:
+                record["decoded"] = True
+                with ROOM.taken(size):
+                    _judge(data, record)
+        except PictureError as error:
+            record["decoded"] = True  # it need not be tried again
+            return Seen(record, Problem("unreadable", str(error)))
+        return Seen(record, None)
+
+
+ROOM = Room()
+"""Of the process."""
+
+
+def is_small(listing: Listing) -> bool:
+    """Whether reading all of the files again costs next to nothing."""
+    return len(listing) <= FEW_FILES and listing.nbytes <= FEW_BYTES
+
+
+def ahead(pool: ThreadPoolExecutor, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The task done on every item, in order, by threads that are a few items ahead of who takes them."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(task, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _judge(data: bytes, record: NDArray[np.void]) -> None:
+    """Decode the picture and note how it looks."""
+    seen = inspect(data, SIDES[0] ** 2)
+    record["animated"], record["profile_broken"], record["transparent"] = (
+        seen.animated,
+        seen.profile_broken,
+        seen.transparent,
+    )
+    grey = seen.grey
+    for number, side in enumerate(SIDES):
+        scale = side / (grey.width * grey.height) ** 0.5
+        if scale < 1:
+            grey = grey.resize(
+                (max(1, round(grey.width * scale)), max(1, round(grey.height * scale))), Image.Resampling.BOX
+            )
+        record["sharpness"][0, number] = sharpness(grey)
+    record["bits"] = np.packbits(difference_hash(grey))  # of the smallest, so that enlarged copies are known

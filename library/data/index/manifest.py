@@ -1,0 +1,193 @@
+"""What is known of files that were looked at before: a second look only asks whether they have changed.
+
+An entry holds while the file's size, times and inode are those noted with it. Deleting the manifest is always safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from library.data.index.folder import Listing
+from library.data.index.record import RECORD, Problem
+
+log = logging.getLogger("dojo")
+
+LAYOUT = 1
+"""Raised when entries change their form or meaning; older manifests are then made anew."""
+
+PATIENCE = 60.0
+"""Seconds for which another process may be writing."""
+
+ROWS_AT_A_TIME = 10_000
+
+RECENT = 2_000_000_000
+"""Nanoseconds; some disks give the same time to changes that are so close to one another."""
+
+NEVER = -1
+"""Time of change that no file has."""
+
+TABLES = """
+    CREATE TABLE IF NOT EXISTS pictures
+        (folder BLOB, name BLOB, record BLOB, kind TEXT, problem TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS captions
+        (folder BLOB, name BLOB, stat BLOB, caption TEXT, encoding TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is noted of N pictures of a folder."""
+
+    names: list[str]
+    records_N: NDArray[np.void]
+    """Of RECORD."""
+    problems: dict[str, Problem]
+
+
+class Manifest:
+    """Notes on the files of folders.
+
+    Args:
+        database: an open one.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def pictures(self, folder: Path) -> Known:
+        """What is noted of a folder's pictures, by name."""
+        names: list[str] = []
+        records: list[NDArray[np.void]] = []
+        problems: dict[str, Problem] = {}
+        for rows in self._rows("SELECT name, record, kind, problem FROM pictures", folder):
+            names += [os.fsdecode(row[0]) for row in rows]
+            records.append(np.frombuffer(b"".join(row[1] for row in rows), RECORD))
+            problems |= {os.fsdecode(name): Problem(kind, text) for name, _, kind, text in rows if kind}
+        return Known(names, np.concatenate(records) if records else np.zeros(0, RECORD), problems)
+
+    def captions(self, folder: Path) -> Iterator[tuple[str, bytes, str, str]]:
+        """Name, stat, caption and encoding of a folder's captions, by name."""
+        for rows in self._rows("SELECT name, stat, caption, encoding FROM captions", folder):
+            for name, stat, caption, encoding in rows:
+                yield os.fsdecode(name), stat, caption, encoding
+
+    def note_pictures(self, folder: Path, rows: Iterable[tuple[str, NDArray[np.void], Problem | None]]) -> None:
+        """Keep records (of one each), in place of earlier ones."""
+        self._note(
+            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)",
+            [
+                (_key(folder), os.fsencode(name), record.tobytes(), found and found.kind, found and found.message)
+                for name, record, found in rows
+            ],
+        )
+
+    def note_captions(self, folder: Path, rows: Iterable[tuple[str, bytes, str, str]]) -> None:
+        """Keep name, stat, caption and encoding, in place of earlier ones."""
+        self._note(
+            "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
+            [
+                (_key(folder), os.fsencode(name), stat, caption.encode("utf-8", "replace").decode(), encoding)
+                for name, stat, caption, encoding in rows
+            ],
+        )
+
+    def forget(self, folder: Path, table: str, names: Iterable[str]) -> None:
+        """Drop what is noted of files that are gone; `table` is "pictures" or "captions"."""
+        rows = [(_key(folder), os.fsencode(name)) for name in names]
+        self._note(f"DELETE FROM {table} WHERE folder = ? AND name = ?", rows)
+
+    def _rows(self, query: str, folder: Path) -> Iterator[list[Any]]:
+        try:
+            cursor = self._database.execute(f"{query} WHERE folder = ? ORDER BY name", (_key(folder),))
+            while rows := cursor.fetchmany(ROWS_AT_A_TIME):
+                yield rows
+        except sqlite3.Error as error:
+            log.warning("what is known of the pictures cannot be read (%s); they are looked at anew", error)
+
+    def _note(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        """Many rows at once. What cannot be kept is looked at again the next time, and that is all."""
+        if not rows:
+            return
+        try:
+            with self._database:
+                self._database.executemany(statement, rows)
+        except sqlite3.Error as error:
+            log.warning("what was seen of the pictures cannot be kept (%s); they are looked at again next time", error)
+
+
+@contextmanager
+def open_manifest(file: Path | None) -> Iterator[Manifest]:
+    """The manifest in a file, or one in memory where there is no file, or it cannot be used."""
+    database = _opened(file) if file is not None else None
+    with closing(database or _prepared(":memory:")) as connection:
+        yield Manifest(connection)
+
+
+def trusted_stats(stats_N4: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Stats as they are noted: of files that were changed a moment ago without their time, so that they are read once more."""
+    noted = stats_N4.copy()
+    latest = np.maximum(noted[:, 1], noted[:, 2])
+    noted[latest > time.time_ns() - RECENT, 1] = NEVER
+    return noted
+
+
+def unchanged(listing: Listing, names: list[str], stats_M4: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) for each file of a listing its place among M noted ones that are as they were; -1 where there is none."""
+    if names == listing.names:
+        places_N = np.arange(len(names))
+    else:
+        place_of = {name: place for place, name in enumerate(names)}
+        places_N = np.array([place_of.get(name, -1) for name in listing.names], dtype=np.int64)
+    same_N = places_N >= 0
+    same_N[same_N] = (stats_M4[places_N[same_N]] == listing.stats_N4[same_N]).all(axis=1)
+    return np.where(same_N, places_N, -1)
+
+
+def _opened(file: Path) -> sqlite3.Connection | None:
+    for attempt in ("as it is", "anew"):
+        try:
+            if attempt == "anew":
+                file.unlink()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return _prepared(str(file))
+        except sqlite3.OperationalError as error:
+            reason: Exception = error
+            break
+        except sqlite3.DatabaseError as error:
+            log.warning("%s is damaged (%s); it is made anew", file, error)
+            reason = error
+        except OSError as error:
+            reason = error
+            break
+    log.warning("%s cannot be used (%s): every picture is looked at anew each time", file, reason)
+    return None
+
+
+def _prepared(file: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=PATIENCE)
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
+            with connection:
+                connection.executescript("DROP TABLE IF EXISTS pictures; DROP TABLE IF EXISTS captions;" + TABLES)
+                connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        connection.execute("SELECT 1 FROM pictures LIMIT 1").fetchone()
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
+            connection.close()
+        raise
+    return connection
+
+
+def _key(folder: Path) -> bytes:
+    return os.fsencode(folder.resolve())

@@ -1,0 +1,158 @@
+"""The pictures of a run, column by column: about 70 bytes each, whether there are twenty or a million."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from library.data.index.texts import Texts, TextsInTheMaking
+from library.data.pictures.buckets import Size
+
+ROW = np.dtype(
+    [
+        ("place", "<u2"),
+        ("name", "<u4"),
+        ("caption", "<u4"),
+        ("caption_name", "<u4"),
+        ("mask", "<u4"),
+        ("mask_content", "<u4"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("content", "V20"),
+    ]
+)
+"""A picture: its place, the numbers of its texts, the size of the upright picture, and the hash of its bytes."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a subset, as the run sees it."""
+
+    path: Path
+    width: int
+    """Of the upright picture: its EXIF orientation is applied."""
+    height: int
+    caption: str
+    """As written; several lines are alternatives."""
+    dataset: int
+    subset: int
+    """Index within its dataset."""
+    is_reg: bool
+    repeats: int
+    caption_path: Path | None = None
+    """None where the caption comes from class_tokens or metadata, or is missing."""
+    mask_path: Path | None = None
+    content: str = ""
+    """Hash of the file's bytes."""
+    mask_content: str = ""
+
+    @property
+    def size(self) -> Size:
+        """(width, height)."""
+        return self.width, self.height
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the pictures of a subset have in common."""
+
+    root: Path
+    dataset: int
+    subset: int
+    is_reg: bool
+    repeats: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Sequence[Picture]):
+    """N pictures, each made when it is asked for."""
+
+    places: tuple[Place, ...]
+    texts: Texts
+    rows_N: NDArray[np.void]
+    """Of ROW."""
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Picture: ...
+
+    @overload
+    def __getitem__(self, index: slice | NDArray[Any]) -> Pictures: ...
+
+    def __getitem__(self, index: Any) -> Picture | Pictures:
+        """One of them; with a slice, or an array of places or truths, those."""
+        if not isinstance(index, (int, np.integer)):
+            return Pictures(self.places, self.texts, self.rows_N[index])
+        place, name, caption, caption_name, mask, mask_content, width, height, content = self.rows_N[index].tolist()
+        text, of = self.texts, self.places[place]
+        return Picture(
+            of.root / text[name],
+            width,
+            height,
+            text[caption],
+            of.dataset,
+            of.subset,
+            of.is_reg,
+            of.repeats,
+            of.root / text[caption_name] if caption_name else None,
+            Path(text[mask]) if mask else None,
+            bytes(content).hex(),
+            text[mask_content],
+        )
+
+    def of_places(self, attribute: str) -> NDArray[Any]:
+        """(N,) an attribute of each picture's place, such as "dataset"."""
+        return np.array([getattr(place, attribute) for place in self.places] or [0])[self.rows_N["place"]]
+
+    @property
+    def contents_N(self) -> NDArray[np.bytes_]:
+        """(N,) hashes of the files, as bytes that compare."""
+        return np.ascontiguousarray(self.rows_N["content"]).view("S20")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that cannot be dropped."""
+        return self.rows_N.nbytes + self.texts.nbytes
+
+
+class PicturesInTheMaking:
+    """Takes pictures one by one."""
+
+    def __init__(self) -> None:
+        self.texts = TextsInTheMaking()
+        self._places: list[Place] = []
+        self._rows: list[NDArray[np.void]] = []
+
+    def add(self, place: Place, rows_N: NDArray[np.void]) -> None:
+        """Pictures of one place; their texts are numbers of `texts`, their `place` is set here."""
+        rows_N["place"] = len(self._places)
+        self._places.append(place)
+        self._rows.append(rows_N)
+
+    def finished(self) -> Pictures:
+        """All of them."""
+        rows_N = np.concatenate(self._rows) if self._rows else np.zeros(0, ROW)
+        return Pictures(tuple(self._places), self.texts.finished(), rows_N)
+
+
+def pictures_of(listed: Sequence[Picture]) -> Pictures:
+    """A few pictures as one sees them, in columns."""
+    making = PicturesInTheMaking()
+    places: dict[Place, int] = {}
+    rows_N = np.zeros(len(listed), ROW)
+    for row, each in zip(rows_N, listed):
+        place = Place(Path(), each.dataset, each.subset, each.is_reg, each.repeats)
+        texts = (each.path, each.caption, each.caption_path or "", each.mask_path or "", each.mask_content)
+        row["place"] = places.setdefault(place, len(places))
+        for name, text in zip(("name", "caption", "caption_name", "mask", "mask_content"), texts):
+            row[name] = making.texts.add(str(text))
+        row["width"], row["height"] = each.size
+        row["content"] = np.void(bytes.fromhex(each.content).ljust(20, b"\0"))
+    return Pictures(tuple(places), making.texts.finished(), rows_N)

@@ -1,0 +1,39 @@
+"""What a look at a picture gives, in a form that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from library.data.index.folder import STAT
+from library.data.pictures.looks import CELLS
+
+SIDES = (1024, 512, 256, 128, 64)
+"""Sizes (square roots of areas, in pixels) at which it is noted how sharp a picture is."""
+
+RECORD = np.dtype(
+    [
+        ("stat", "<i8", (STAT,)),
+        ("content", "V20"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("decoded", "?"),
+        ("animated", "?"),
+        ("profile_broken", "?"),
+        ("transparent", "?"),
+        ("sharpness", "<f4", (len(SIDES),)),
+        ("exposure", "<f4", (4,)),
+        ("bits", "u1", (2 * CELLS * CELLS // 8,)),
+    ]
+)
+"""What is noted of a picture: its stat, the hash of its bytes, the size of the upright picture, and how it looks. Only its header
+was read where it is not `decoded`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a file is no picture that can be used."""
+
+    kind: str
+    message: str
