@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def find_picture_folders(root: str, key: str, findings: Findings) -> list[Pictur
 
 def has_pictures(folder: Path) -> bool:
     """Whether pictures lie directly in the folder."""
-    return any(file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file() for file in folder.iterdir())
+    with os.scandir(folder) as entries:
+        return any(os.path.splitext(each.name)[1].lower() in IMAGE_EXTENSIONS and each.is_file() for each in entries)  # noqa: PTH122
 
 
 def _named_folder(folder: Path, key: str, findings: Findings) -> list[PictureFolder]:
@@ -77,7 +79,8 @@ def _named_folder(folder: Path, key: str, findings: Findings) -> list[PictureFol
 
 def _subfolders(path: Path) -> Iterable[Path]:
     """Folders directly below, hidden ones left out."""
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith((".", "@")))
+    with os.scandir(path) as entries:
+        return sorted(path / each.name for each in entries if each.is_dir() and not each.name.startswith((".", "@")))
 
 
 def _deeper(path: Path) -> str:

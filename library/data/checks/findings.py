@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from library.core.errors import UserErrors
 
 Severity = Literal["error", "warning", "notice"]
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
+"""The gravest first."""
 
 SHOWN_PATHS = 8
 
@@ -35,11 +38,35 @@ def made_strict(findings: Sequence[Finding]) -> list[Finding]:
     return [replace(finding, severity="error") if finding.severity == "warning" else finding for finding in findings]
 
 
-def report(findings: Sequence[Finding]) -> str:
+@dataclass(frozen=True)
+class Group:
+    """Findings of one kind, severity and advice: at least one."""
+
+    findings: list[Finding]
+
+    @property
+    def first(self) -> Finding:
+        """The one whose kind, severity and advice all have."""
+        return self.findings[0]
+
+    @property
+    def message(self) -> str:
+        """What is said of all of them; "" where each has its own message."""
+        return self.first.message if all(each.message == self.first.message for each in self.findings) else ""
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """Errors first, then in order; findings about files that are of one kind stand together."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for each in findings:
+        alone = () if each.path else (each.message,)
+        groups.setdefault((each.severity, each.kind, each.advice, *alone), []).append(each)
+    return sorted(map(Group, groups.values()), key=lambda group: SEVERITIES.index(group.first.severity))
+
+
+def report(findings: Iterable[Finding]) -> str:
     """All findings as text, errors first; files of which the same is said stand together."""
-    return "\n".join(
-        f"{severity}: {text}" for severity in ("error", "warning", "notice") for text in _texts(findings, severity)
-    )
+    return "\n".join(f"{group.first.severity}: {_text(group)}" for group in grouped(findings))
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
@@ -48,23 +75,20 @@ def raise_errors(findings: Sequence[Finding]) -> None:
     Raises:
         UserErrors: when there is at least one finding of severity "error".
     """
-    errors = _texts(findings, "error")
+    errors = [_text(group) for group in grouped(findings) if group.first.severity == "error"]
     if errors:
         raise UserErrors(errors)
 
 
-def _texts(findings: Sequence[Finding], severity: str) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        if finding.severity == severity:
-            groups.setdefault((finding.message, finding.advice), []).append(finding.path)
-    return [_text(message, advice, paths) for (message, advice), paths in groups.items()]
-
-
-def _text(message: str, advice: str, paths: list[str]) -> str:
-    says = f"{message} {advice}".strip()
-    if len(paths) == 1:
-        return f"{paths[0]}: {says}" if paths[0] else says
-    shown = [f"\n    {path}" for path in paths[:SHOWN_PATHS]]
-    more = f"\n    and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
-    return f"each of {len(paths)} files: {says}{''.join(shown)}{more}"
+def _text(group: Group) -> str:
+    first, count = group.first, len(group.findings)
+    if count == 1:
+        says = f"{first.message} {first.advice}".strip()
+        return f"{first.path}: {says}" if first.path else says
+    says = f"{group.message or f'{first.kind}.'} {first.advice}".strip()
+    shown = [
+        f"\n    {each.path}" if group.message else f"\n    {each.path}: {each.message}"
+        for each in group.findings[:SHOWN_PATHS]
+    ]
+    more = f"\n    and {count - SHOWN_PATHS} more" if count > SHOWN_PATHS else ""
+    return f"each of {count} files: {says}{''.join(shown)}{more}"

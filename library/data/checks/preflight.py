@@ -11,20 +11,20 @@ import numpy as np
 from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
-from library.data.captions.pipeline import mentions, plain_caption
-from library.data.checks.findings import Finding, made_strict
+from library.data.captions.pipeline import plain_caption, whole_word
+from library.data.checks.appearance import about_exposure, about_transparency
+from library.data.checks.counts import about_counts
+from library.data.checks.findings import Finding, Severity, made_strict
 from library.data.checks.remarks import Remarks
+from library.data.checks.tags import about_tags
 from library.data.index.look import Looker
 from library.data.index.manifest import open_manifest
-from library.data.index.pictures import Pictures
-from library.data.index.record import SIDES
+from library.data.index.pictures import Pictures, rows_of_subsets
 from library.data.index.sources import LEFT_OUT, Found, Scanner, Survey
-from library.data.pictures.buckets import Size, bucket_sizes, side_range, training_size
-from library.data.pictures.looks import BLURRED, earlier_lookalikes
+from library.data.pictures.buckets import Size, bucket_sizes, by_size, side_range, training_size
+from library.data.pictures.looks import BLURRED, earlier_lookalikes, nearest_side
 from library.data.pictures.placement import covering, face_of
 from library.data.split import balanced_repeats
-
-FEW_PICTURES = 10
 
 SHORTEST_SIDE = 32
 
@@ -77,7 +77,8 @@ def preflight(
         _about_copies(found),
         _about_faces(pictures, datasets),
         _about_regularisation(pictures),
-        _about_count(pictures, datasets),
+        about_tags(pictures, datasets),
+        about_counts(pictures, datasets),
     ):
         remarks.add_all(about)
     findings = remarks.all()
@@ -110,18 +111,16 @@ def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]
     for place in np.flatnonzero(records_N["profile_broken"]):
         message = "has a broken colour profile."
         yield Finding("colour profile", "notice", str(pictures[place].path), message, "Its colours are read as sRGB.")
-    sides = [math.sqrt(math.prod(dataset.buckets.resolution)) for dataset in datasets]
-    columns = np.array([nearest_side(side) for side in sides] or [0])[pictures.of_places("dataset")]
-    sharpness_N = records_N["sharpness"][np.arange(len(pictures)), columns]
     judged_N = records_N["decoded"] & ~pictures.of_places("is_reg").astype(bool)
+    sides = [nearest_side(math.sqrt(math.prod(dataset.buckets.resolution))) for dataset in datasets]
+    sharpness_N = records_N["sharpness"][
+        np.arange(len(pictures)), np.array(sides or [0])[pictures.of_places("dataset")]
+    ]
     for place in np.flatnonzero(judged_N & (sharpness_N < BLURRED)):
         message = "looks blurred, or is next to empty."
         yield Finding("blurred", "notice", str(pictures[place].path), message, "A LoRA learns that too.")
-
-
-def nearest_side(side: float) -> int:
-    """Which of SIDES is nearest to a size."""
-    return min(range(len(SIDES)), key=lambda number: abs(math.log(SIDES[number] / side)))
+    yield from about_exposure(pictures, records_N["exposure"], judged_N)
+    yield from about_transparency(pictures, records_N["transparent"], datasets)
 
 
 def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -147,56 +146,63 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
 def _about_captions(
     pictures: Pictures, datasets: Sequence[Dataset], max_token_length: int, count_tokens: Callable[[str], int]
 ) -> Iterator[Finding]:
-    for picture in pictures:
-        subset = datasets[picture.dataset].subsets[picture.subset]
-        where = str(picture.caption_path or picture.path)
-        lines = picture.caption.split("\n")
+    triggers = {
+        subset.trigger_word: whole_word(subset.trigger_word).search
+        for dataset in datasets
+        for subset in dataset.subsets
+    }
+    for subset, row in rows_of_subsets(pictures, datasets):
+        lines = pictures.caption(row).split("\n")
+        remarks: list[tuple[str, Severity, str, str]] = []
         if len(lines) > 1 and not subset.captions.enable_wildcard:
-            found = f"the caption has {len(lines)} lines; the first is used."
-            advice = "With enable_wildcard each is used in turn."
-            yield Finding("several lines", "notice", where, found, advice, str(picture.path))
+            message = f"the caption has {len(lines)} lines; the first is used."
+            remarks.append(("several lines", "notice", message, "With enable_wildcard each is used in turn."))
             lines = lines[:1]
-        trigger = "" if picture.is_reg else subset.trigger_word
-        if trigger and picture.caption and not all(mentions(_surrounded(line, subset), trigger) for line in lines):
-            found = f"the caption does not contain the trigger word '{trigger}'."
-            advice = "Add it, or set caption_prefix."
-            yield Finding("no trigger word", "warning", where, found, advice, str(picture.path))
-        if any(_is_longer(plain_caption(line, subset.captions), max_token_length, count_tokens) for line in lines):
-            found = f"the caption has more than {max_token_length} tokens; the rest is cut off."
-            advice = "Shorten it, or raise max_token_length (75, 150 or 225)."
-            yield Finding("long caption", "warning", where, found, advice, str(picture.path))
+        if subset.trigger_word and lines[0] and not subset.is_reg:
+            has_trigger = triggers[subset.trigger_word]
+            if not all(has_trigger(_surrounded(line, subset)) for line in lines):
+                message = f"the caption does not contain the trigger word '{subset.trigger_word}'."
+                remarks.append(("no trigger word", "warning", message, "Add it, or set caption_prefix."))
+        if any(_is_longer(line, subset, max_token_length, count_tokens) for line in lines):
+            message = f"the caption has more than {max_token_length} tokens; the rest is cut off."
+            remarks.append(
+                ("long caption", "warning", message, "Shorten it, or raise max_token_length (75, 150 or 225).")
+            )
+        for kind, severity, message, advice in remarks:
+            picture = pictures[row]
+            where = str(picture.caption_path or picture.path)
+            yield Finding(kind, severity, where, message, advice, str(picture.path))
 
 
-def _is_longer(caption: str, tokens: int, count_tokens: Callable[[str], int]) -> bool:
+def _is_longer(line: str, subset: Subset, tokens: int, count_tokens: Callable[[str], int]) -> bool:
     """Whether the caption has more tokens; of a short one that is known without its tokenizer: a token is one byte at least."""
-    return len(caption.encode(errors="replace")) > tokens and count_tokens(caption) > tokens
+    caption = plain_caption(line, subset.captions)
+    return (
+        len(caption) * 4 > tokens and len(caption.encode(errors="replace")) > tokens and count_tokens(caption) > tokens
+    )
 
 
 def _surrounded(line: str, subset: Subset) -> str:
-    return " ".join(filter(None, (subset.captions.caption_prefix, line, subset.captions.caption_suffix)))
+    prefix, suffix = subset.captions.caption_prefix, subset.captions.caption_suffix
+    return " ".join(filter(None, (prefix, line, suffix))) if prefix or suffix else line
 
 
 def _about_sizes(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
-    sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
-    factors: dict[tuple[int, int, int], tuple[Size, float]] = {}
-    keys = zip(
-        *(
-            column.tolist()
-            for column in (pictures.of_places("dataset"), pictures.rows_N["width"], pictures.rows_N["height"])
-        )
-    )
-    for place, key in enumerate(keys):
-        dataset, *picture = key
-        config = datasets[dataset].buckets
-        if not sizes[dataset] and not config.bucket_no_upscale:
+    widths_N, heights_N = pictures.rows_N["width"], pictures.rows_N["height"]
+    datasets_N = pictures.of_places("dataset")
+    for number, dataset in enumerate(datasets):
+        config, sizes = dataset.buckets, bucket_sizes(dataset.buckets)
+        if not sizes and not config.bucket_no_upscale:
             continue  # no size is possible, which is told when the model's stride is known
-        if key not in factors:
-            size = training_size((picture[0], picture[1]), config, sizes[dataset])
-            factors[key] = size, covering((picture[0], picture[1]), size)[0] / picture[0]
-        size, factor = factors[key]
-        if factor > MOST_ENLARGED:
-            found = f"is {key[1]}x{key[2]} and is enlarged {factor:.1f} times to train at {size[0]}x{size[1]}."
-            yield Finding("enlarged", "notice", str(pictures[place].path), found, "It will look soft.")
+        places = np.flatnonzero(datasets_N == number)
+        for size, members in by_size(widths_N[places], heights_N[places]):
+            target = training_size(size, config, sizes)
+            factor = covering(size, target)[0] / size[0]
+            for place in places[members] if factor > MOST_ENLARGED else ():
+                found = (
+                    f"is {size[0]}x{size[1]} and is enlarged {factor:.1f} times to train at {target[0]}x{target[1]}."
+                )
+                yield Finding("enlarged", "notice", str(pictures[place].path), found, "It will look soft.")
 
 
 def _about_copies(found: Found) -> Iterator[Finding]:
@@ -245,21 +251,6 @@ def _about_regularisation(pictures: Pictures) -> Iterator[Finding]:
     for place in np.flatnonzero(balanced_repeats(pictures) == 0):
         found = "is a regularisation picture beyond the number of training pictures (with repeats) of its dataset."
         yield Finding("left out", "notice", str(pictures[place].path), found, LEFT_OUT)
-
-
-def _about_count(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
-    count = len(np.unique(pictures.contents_N[~pictures.of_places("is_reg").astype(bool)]))
-    if not any(not subset.is_reg for dataset in datasets for subset in dataset.subsets):
-        yield Finding(
-            "no pictures", "error", "", "No training data are given.", "Set train_data_dir or dataset_config."
-        )
-    elif count == 0:
-        yield Finding("no pictures", "error", "", "There is not one picture to train on.")
-    elif count < FEW_PICTURES:
-        number = "There is one picture" if count == 1 else f"There are {count} different pictures"
-        yield Finding(
-            "few pictures", "warning", "", f"{number} to train on.", "Advised: 15 for a character, 20 for a style."
-        )
 
 
 def fewest_tokens(caption: str) -> int:

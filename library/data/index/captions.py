@@ -57,18 +57,18 @@ def _known(
     folder: Folder, listing: Listing, manifest: Manifest, texts: TextsInTheMaking, captions: Captions
 ) -> Iterator[int]:
     """Takes over what is known of unchanged files; gives the places of the others. Both are in the order of their names."""
-    place = 0
+    place, names, stats = 0, listing.names, listing.stats_N4.tobytes()
     for name, stat, caption, encoding in manifest.captions(folder.root):
-        while place < len(listing) and os.fsencode(listing.names[place]) < os.fsencode(name):
+        while place < len(names) and names[place] != name and os.fsencode(names[place]) < os.fsencode(name):
             yield place
             place += 1
-        if place < len(listing) and listing.names[place] == name:
-            if listing.stats_N4[place].tobytes() == stat:
+        if place < len(names) and names[place] == name:
+            if stats[place * len(stat) : (place + 1) * len(stat)] == stat:
                 _take(captions, place, texts.add(caption), encoding)
             else:
                 yield place
             place += 1
-    yield from range(place, len(listing))
+    yield from range(place, len(names))
 
 
 def _take(captions: Captions, place: int, number: int, encoding: str) -> None:

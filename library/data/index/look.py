@@ -10,16 +10,15 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from library.core.runtime import available_cores
 from library.data.cache.keys import content_hash
 from library.data.index.folder import Folder, Listing
-from library.data.index.manifest import Manifest, trusted_stats, unchanged
-from library.data.index.record import RECORD, SIDES, Problem
+from library.data.index.manifest import Manifest, places_among, trusted_stats
+from library.data.index.record import RECORD, Problem
 from library.data.pictures.images import PictureError, inspect, picture_size
-from library.data.pictures.looks import difference_hash, sharpness
+from library.data.pictures.looks import SIDES, at_side, difference_hash, exposure, sharpness_by_side
 from library.data.pictures.room import Room
 
 T = TypeVar("T")
@@ -72,31 +71,28 @@ class Looker:
     def look(self, folder: Folder, listing: Listing) -> Looked:
         """At N pictures of a folder."""
         known = self.manifest.pictures(folder.root)
-        places_N = unchanged(listing, known.names, known.records_N["stat"])
-        place_of = {name: place for place, name in enumerate(known.names)}
+        places_N = places_among(listing.names, known.names)
+        known_N = places_N >= 0
         records_N = np.zeros(len(listing), RECORD)
-        records_N[places_N >= 0] = known.records_N[places_N[places_N >= 0]]
-        problems = {}
-        for place in np.flatnonzero(places_N >= 0) if known.problems else ():
-            if (found := known.problems.get(listing.names[place])) is not None:
-                problems[int(place)] = found
-        again_N = np.ones(len(listing), bool) if is_small(listing) else places_N < 0
+        records_N[known_N] = known.records_N[places_N[known_N]]
+        places = np.flatnonzero(known_N).tolist() if known.problems else []
+        problems = {place: found for place in places if (found := known.problems.get(listing.names[place])) is not None}
+        again_N = ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing)
         if self.decode:
             again_N |= ~records_N["decoded"]
         again = np.flatnonzero(again_N).tolist()
 
         def task(place: int) -> Seen:
-            before = place_of.get(listing.names[place])
-            former = None if before is None else known.records_N[before : before + 1]
-            return self._look(folder, listing.names[place], former, known.problems.get(listing.names[place]))
+            former = records_N[place : place + 1].copy() if known_N[place] else None
+            return self._look(folder, listing.names[place], former, problems.get(place))
 
         trusted_N4 = trusted_stats(listing.stats_N4)
         noting: list[tuple[str, NDArray[np.void], Problem | None]] = []
         with (
             ThreadPoolExecutor(max(2, available_cores())) as pool,
-            tqdm(again, "looking at pictures", unit="picture", disable=not self.progress or not again) as places,
+            tqdm(again, "looking at pictures", unit="picture", disable=not self.progress or not again) as bar,
         ):
-            for place, seen in zip(places, ahead(pool, task, again)):
+            for place, seen in zip(bar, ahead(pool, task, again)):
                 records_N[place] = seen.record[0]
                 records_N[place]["stat"] = trusted_N4[place]
                 problems.pop(place, None)
@@ -118,7 +114,7 @@ class Looker:
             return Seen(record, Problem("unreadable", f"cannot be read ({error.strerror or error})."), lasting=False)
         content = np.void(bytes.fromhex(content_hash(data)))
         if former is not None and former["content"][0] == content and (former["decoded"][0] or not self.decode):
-            return Seen(former.copy(), former_problem)
+            return Seen(former, former_problem)
         record["content"] = content
         try:
             record["width"], record["height"] = size = picture_size(data)
@@ -155,17 +151,10 @@ def ahead(pool: ThreadPoolExecutor, task: Callable[[T], R], items: Iterable[T]) 
 def _judge(data: bytes, record: NDArray[np.void]) -> None:
     """Decode the picture and note how it looks."""
     seen = inspect(data, SIDES[0] ** 2)
-    record["animated"], record["profile_broken"], record["transparent"] = (
-        seen.animated,
-        seen.profile_broken,
-        seen.transparent,
-    )
-    grey = seen.grey
-    for number, side in enumerate(SIDES):
-        scale = side / (grey.width * grey.height) ** 0.5
-        if scale < 1:
-            grey = grey.resize(
-                (max(1, round(grey.width * scale)), max(1, round(grey.height * scale))), Image.Resampling.BOX
-            )
-        record["sharpness"][0, number] = sharpness(grey)
-    record["bits"] = np.packbits(difference_hash(grey))  # of the smallest, so that enlarged copies are known
+    for name in ("animated", "profile_broken", "transparent"):
+        record[name] = getattr(seen, name)
+    record["sharpness"] = list(sharpness_by_side(seen.grey).values())
+    record["exposure"] = exposure(seen.grey)
+    record["bits"] = np.packbits(
+        difference_hash(at_side(seen.grey, SIDES[-1]))
+    )  # small, so that enlarged copies are known

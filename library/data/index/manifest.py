@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from library.data.index.folder import Listing
 from library.data.index.record import RECORD, Problem
 
 log = logging.getLogger("dojo")
@@ -142,16 +141,12 @@ def trusted_stats(stats_N4: NDArray[np.int64]) -> NDArray[np.int64]:
     return noted
 
 
-def unchanged(listing: Listing, names: list[str], stats_M4: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) for each file of a listing its place among M noted ones that are as they were; -1 where there is none."""
-    if names == listing.names:
-        places_N = np.arange(len(names))
-    else:
-        place_of = {name: place for place, name in enumerate(names)}
-        places_N = np.array([place_of.get(name, -1) for name in listing.names], dtype=np.int64)
-    same_N = places_N >= 0
-    same_N[same_N] = (stats_M4[places_N[same_N]] == listing.stats_N4[same_N]).all(axis=1)
-    return np.where(same_N, places_N, -1)
+def places_among(names: list[str], known: list[str]) -> NDArray[np.int64]:
+    """(N,) the place of each name among known ones; -1 where it is not known."""
+    if names == known:
+        return np.arange(len(names))
+    place_of = {name: place for place, name in enumerate(known)}
+    return np.array([place_of.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _opened(file: Path) -> sqlite3.Connection | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from library.config.dataset import Dataset, Subset
 from library.data.index.texts import Texts, TextsInTheMaking
 from library.data.pictures.buckets import Size
 
@@ -107,6 +108,10 @@ class Pictures(Sequence[Picture]):
             text[mask_content],
         )
 
+    def caption(self, index: int) -> str:
+        """That of one of them, without the rest."""
+        return self.texts[self.rows_N["caption"][index]]
+
     def of_places(self, attribute: str) -> NDArray[Any]:
         """(N,) an attribute of each picture's place, such as "dataset"."""
         return np.array([getattr(place, attribute) for place in self.places] or [0])[self.rows_N["place"]]
@@ -120,6 +125,14 @@ class Pictures(Sequence[Picture]):
     def nbytes(self) -> int:
         """Bytes of memory that cannot be dropped."""
         return self.rows_N.nbytes + self.texts.nbytes
+
+
+def rows_of_subsets(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[tuple[Subset, int]]:
+    """The row of each picture with its subset, without making the picture."""
+    for number, place in enumerate(pictures.places):
+        subset = datasets[place.dataset].subsets[place.subset]
+        for row in np.flatnonzero(pictures.rows_N["place"] == number).tolist():
+            yield subset, row
 
 
 class PicturesInTheMaking:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from library.data.index.folder import STAT
-from library.data.pictures.looks import CELLS
-
-SIDES = (1024, 512, 256, 128, 64)
-"""Sizes (square roots of areas, in pixels) at which it is noted how sharp a picture is."""
+from library.data.pictures.looks import CELLS, SIDES, Exposure
 
 RECORD = np.dtype(
     [
@@ -23,7 +20,7 @@ RECORD = np.dtype(
         ("profile_broken", "?"),
         ("transparent", "?"),
         ("sharpness", "<f4", (len(SIDES),)),
-        ("exposure", "<f4", (4,)),
+        ("exposure", "<f4", (len(Exposure._fields),)),
         ("bits", "u1", (2 * CELLS * CELLS // 8,)),
     ]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
@@ -61,7 +62,8 @@ def extension_of(name: str) -> str:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folder's own folders by name, hidden ones apart."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    with os.scandir(folder) as entries:
+        return sorted(folder / each.name for each in entries if not each.name.startswith(".") and each.is_dir())
 
 
 def normal(name: str) -> str:

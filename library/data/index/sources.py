@@ -186,39 +186,34 @@ class Scanner:
         number_of = {place: number for number, place in enumerate(places)}
         captions_N, names_N = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
         for picture, place in enumerate(found):
-            path = folder.path(pictures.names[picture])
-            if place is None:
-                captions_N[picture] = texts.add(tokens)
-                if tokens:
-                    self._tell("no caption", "notice", path, "has no caption file.", f"'{tokens}' is its caption.")
-                else:
-                    self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
-                continue
-            number = number_of[place]
-            names_N[picture] = texts.add(files.names[place])
-            captions_N[picture] = read.numbers_N[number]
-            self._about_caption(
-                folder.path(files.names[place]), path, read.guessed.get(number), read.unreadable.get(number)
-            )
-            if not captions_N[picture]:
-                captions_N[picture] = texts.add(tokens)
-                if number not in read.unreadable:
-                    advice = (
-                        f"'{tokens}' is its picture's caption."
-                        if tokens
-                        else "Its picture trains with an empty caption."
-                    )
-                    caption = folder.path(files.names[place])
-                    self._tell("empty caption", "warning", caption, "is empty.", advice, of=path)
+            if place is not None:
+                number = number_of[place]
+                names_N[picture] = texts.add(files.names[place])
+                captions_N[picture] = read.numbers_N[number]
+                if not captions_N[picture] or number in read.guessed:
+                    caption, path = folder.path(files.names[place]), folder.path(pictures.names[picture])
+                    self._about_caption(caption, path, tokens, read.guessed.get(number), read.unreadable.get(number))
+            elif tokens:
+                path = folder.path(pictures.names[picture])
+                self._tell("no caption", "notice", path, "has no caption file.", f"'{tokens}' is its caption.")
+            else:
+                path = folder.path(pictures.names[picture])
+                self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
+            captions_N[picture] = captions_N[picture] or texts.add(tokens)
         return captions_N, names_N
 
-    def _about_caption(self, path: Path, picture: Path, encoding: str | None, unreadable: str | None) -> None:
+    def _about_caption(self, path: Path, of: Path, tokens: str, encoding: str | None, unreadable: str | None) -> None:
+        """What is to be said of a caption that is empty, or whose encoding had to be guessed."""
         if unreadable is not None:
-            self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=picture)
+            self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=of)
+            return
         if encoding is not None:
             severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
             message = f"is not UTF-8; it is read as {encoding}."
-            self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=picture)
+            self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=of)
+            return
+        advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
+        self._tell("empty caption", "warning", path, "is empty.", advice, of=of)
 
     def _from_metadata(self, subset: Subset) -> _Files:
         assert subset.metadata_file is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,23 @@ class Sizes(Sequence[Size]):
         return self.different[int(self.numbers_N[index])]
 
 
+def by_size(widths_N: NDArray[np.integer], heights_N: NDArray[np.integer]) -> Iterator[tuple[Size, NDArray[np.int64]]]:
+    """Each different size of N pictures, in ascending order, and the places of the pictures that have it."""
+    both_N = widths_N.astype(np.int64) << 32 | heights_N.astype(np.int64)
+    order = np.argsort(both_N, kind="stable")
+    pairs, starts = np.unique(both_N[order], return_index=True)
+    for pair, members in zip(pairs.tolist(), np.split(order, starts[1:])):
+        yield (pair >> 32, pair & 0xFFFFFFFF), members
+
+
 def sizes_of(widths_N: NDArray[np.integer], heights_N: NDArray[np.integer], size_of: Callable[[Size], Size]) -> Sizes:
     """What `size_of` makes of each of N pictures; it is asked once for each different size."""
-    both, inverse_N = np.unique(widths_N.astype(np.int64) << 32 | heights_N.astype(np.int64), return_inverse=True)
-    made = [size_of((pair >> 32, pair & 0xFFFFFFFF)) for pair in both.tolist()]
-    different = sorted(set(made))
-    numbers = np.array([different.index(size) for size in made], dtype=np.int32)
-    return Sizes(different, numbers[inverse_N])
+    made = [(size_of(size), members) for size, members in by_size(widths_N, heights_N)]
+    different = sorted({size for size, _ in made})
+    numbers_N = np.zeros(len(widths_N), np.int32)
+    for size, members in made:
+        numbers_N[members] = different.index(size)
+    return Sizes(different, numbers_N)
 
 
 def training_size(picture: Size, config: BucketConfig, sizes: Sequence[Size]) -> Size:

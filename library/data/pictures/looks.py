@@ -6,11 +6,11 @@ Letters: N pictures, H W height and width of a small grey picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from library.data.pictures.minhash import candidate_pairs
@@ -53,8 +53,7 @@ ROWS_AT_A_TIME = 256
 Bits = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Exposure:
+class Exposure(NamedTuple):
     """Shares, from 0 to 1, that tell how a picture was exposed."""
 
     dark: float
@@ -64,21 +63,7 @@ class Exposure:
     torn: float
     """Of the cells that are not white altogether, those that are partly: light cut off everywhere, not a white background."""
     broad: float
-    """Of what is not white, what is left without thin strokes: none of a drawing in lines."""
-
-    @property
-    def is_dark(self) -> bool:
-        """Whether next to nothing in it is lit. A face that takes half a percent of a night scene is enough."""
-        return self.dark > 0.995
-
-    @property
-    def is_overexposed(self) -> bool:
-        """Whether much of it is cut off at white, all over it, and nothing in it is dark.
-
-        Clothes, hair or eyes keep a portrait before white from it, an edge all round a white background, thin strokes a
-        pencil drawing. Photographs that were exposed three stops too long are found, most by two are not.
-        """
-        return self.white > 0.4 and self.torn > 0.75 and self.broad > 0.02 and self.dark < 0.01
+    """Of what is not white, what is left without thin strokes: next to none of a drawing in lines."""
 
 
 def difference_hash(grey: Image.Image) -> Bits:
@@ -91,7 +76,7 @@ def difference_hash(grey: Image.Image) -> Bits:
     return np.concatenate([(steps_HW > DEAD_ZONE).ravel(), (steps_HW < -DEAD_ZONE).ravel()])
 
 
-def earlier_lookalikes(hashes: Sequence[Bits]) -> list[int | None]:
+def earlier_lookalikes(hashes: Sequence[Bits] | Bits) -> list[int | None]:
     """For each of N pictures one before it that looks nearly the same: the first, of up to EXACT_UP_TO pictures.
 
     Of more, the first of those compared with it; a copy that shares ALIKE of the bits or more is missed once in hundreds.
@@ -100,7 +85,7 @@ def earlier_lookalikes(hashes: Sequence[Bits]) -> list[int | None]:
         return []
     if len(hashes) > EXACT_UP_TO:
         return _lookalikes_among_many(hashes)
-    bits_ND = np.stack(hashes).astype(np.float32)
+    bits_ND = np.stack(list(hashes)).astype(np.float32)
     counts_N = bits_ND.sum(axis=1)
     found: list[int | None] = []
     for start in range(0, len(bits_ND), ROWS_AT_A_TIME):
@@ -111,7 +96,7 @@ def earlier_lookalikes(hashes: Sequence[Bits]) -> list[int | None]:
     return found
 
 
-def _lookalikes_among_many(hashes: Sequence[Bits]) -> list[int | None]:
+def _lookalikes_among_many(hashes: Sequence[Bits] | Bits) -> list[int | None]:
     packed_NB = np.stack([np.packbits(bits) for bits in hashes])
     ones = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(axis=1)
     words_NW = packed_NB.view(np.uint16)
@@ -152,22 +137,28 @@ def sharpness(grey: Image.Image) -> float:
 
 def sharpness_by_side(grey: Image.Image) -> dict[int, float]:
     """`sharpness` of the picture at each of SIDES; it is never enlarged, so a small one counts as it is at the largest."""
-    found = {}
+    found: dict[int, float] = {}
     value = None
     for side in SIDES:
-        now = math.sqrt(grey.width * grey.height)
-        if round(now) > side:
-            smaller = max(1, round(grey.width * side / now)), max(1, round(grey.height * side / now))
-            grey = grey.reduce(2) if round(now) == 2 * side else grey.resize(smaller, Image.Resampling.BOX)
-            value = None
-        value = sharpness(grey) if value is None else value
-        found[side] = value
+        smaller = at_side(grey, side)
+        if smaller is not grey or value is None:
+            value = sharpness(smaller)
+        grey, found[side] = smaller, value
     return found
 
 
-def sharpness_at(values: Mapping[int, float], side: float) -> float:
-    """The value whose side is nearest, of those of `sharpness_by_side`; `side` is the square root of the training area."""
-    return values[min(values, key=lambda known: abs(math.log(known / side)))]
+def at_side(grey: Image.Image, side: int) -> Image.Image:
+    """The picture made smaller until its area is that of a square of that side; itself where it is no larger."""
+    now = math.sqrt(grey.width * grey.height)
+    if round(now) <= side:
+        return grey
+    smaller = max(1, round(grey.width * side / now)), max(1, round(grey.height * side / now))
+    return grey.reduce(2) if round(now) == 2 * side else grey.resize(smaller, Image.Resampling.BOX)
+
+
+def nearest_side(side: float) -> int:
+    """Which of SIDES is nearest to the square root of a training area."""
+    return min(range(len(SIDES)), key=lambda number: abs(math.log(SIDES[number] / side)))
 
 
 def exposure(grey: Image.Image) -> Exposure:
@@ -185,6 +176,29 @@ def exposure(grey: Image.Image) -> Exposure:
         torn=float(((cells > 0.02) & coloured).sum() / max(1, coloured.sum())),
         broad=float(strokes_gone.mean() / max(1e-9, 1 - white)),
     )
+
+
+def is_dark(exposures: ArrayLike) -> NDArray[np.bool_]:
+    """Whether next to nothing in a picture is lit. A face that takes half a percent of a night scene is enough.
+
+    Args:
+        exposures: an `Exposure`, or (N, 4) numbers of several.
+    """
+    dark, *_ = np.moveaxis(np.asarray(exposures), -1, 0)
+    return dark > 0.995
+
+
+def is_overexposed(exposures: ArrayLike) -> NDArray[np.bool_]:
+    """Whether much of a picture is cut off at white, all over it, and nothing in it is dark.
+
+    Clothes, hair or eyes keep a portrait before white from it, an edge all round a white background, thin strokes a pencil
+    drawing. Photographs that were exposed three to four stops too long are found, most by two are not.
+
+    Args:
+        exposures: as for `is_dark`.
+    """
+    dark, white, torn, broad = np.moveaxis(np.asarray(exposures), -1, 0)
+    return (white > 0.4) & (torn > 0.75) & (broad > 0.02) & (dark < 0.01)
 
 
 def _tiles(values_HW: NDArray, side: int) -> NDArray:

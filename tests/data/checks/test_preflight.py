@@ -155,8 +155,11 @@ def test_too_few_pictures(tmp_path: Path, folder: Make, subset, dataset, count: 
 
 
 def test_enough_pictures_and_nothing_to_say(folder: Make, subset, dataset) -> None:
-    findings = preflight([dataset(subset(folder(10), trigger_word="alex"))]).findings
-    assert [f.severity for f in findings] == ["notice"]  # where captions are read from
+    path = folder(20)
+    for number, caption in enumerate(sorted(path.glob("*.txt"))):
+        caption.write_text(f"alex, pose {number}", encoding="utf-8")
+    findings = preflight([dataset(subset(path, trigger_word="alex"))]).findings
+    assert [(f.severity, f.kind) for f in findings] == [("notice", "caption files")]
 
 
 def test_nothing_but_regularisation_pictures(folder: Make, subset, dataset) -> None:
@@ -170,11 +173,11 @@ def test_captions_without_the_trigger(folder: Make, subset, dataset) -> None:
     (path / "04.txt").write_text("boxing\nalex", encoding="utf-8")
     asked = subset(path, trigger_word="alex", class_word="man")
     findings = preflight([dataset(asked)]).findings
-    assert said(findings, "trigger word 'alex'") == ["warning 03.txt", "warning 04.txt"]
+    assert said(findings, "does not contain the trigger word 'alex'") == ["warning 03.txt", "warning 04.txt"]
     assert said(findings, "has 2 lines") == ["notice 04.txt"]
     prefixed = replace(asked, captions=replace(asked.captions, caption_prefix="alex,"))
-    assert said(preflight([dataset(prefixed)]).findings, "trigger word") == []
-    assert said(preflight([dataset(replace(asked, is_reg=True))]).findings, "trigger word") == []
+    assert said(preflight([dataset(prefixed)]).findings, "does not contain the trigger word") == []
+    assert said(preflight([dataset(replace(asked, is_reg=True))]).findings, "does not contain the trigger word") == []
 
 
 def test_captions_that_are_surely_too_long(folder: Make, subset, dataset) -> None:

@@ -1,0 +1,153 @@
+"""Findings about numbers: too few pictures, too many, and some that are shown far more often than others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from library.config.dataset import Dataset, Subset
+from library.data.checks.findings import Finding, Severity
+from library.data.index.pictures import Pictures
+
+FEWEST = 10
+
+ADVISED_FOR_A_CHARACTER, ADVISED_FOR_A_STYLE = 15, 20
+
+MANY = 100
+"""For a character; more seldom help."""
+
+UNBALANCED = 3
+"""Times as often as another, from which it is worth saying."""
+
+ADVICE = (
+    f"Advised: {ADVISED_FOR_A_CHARACTER} for a character, {ADVISED_FOR_A_STYLE} for a style. For a character the same person in "
+    "varied poses, angles and light; for a fighting style various practitioners, the technique clear, full body."
+)
+
+
+@dataclass
+class Class:
+    """The pictures of one folder or metadata file, which are one concept or one look of it."""
+
+    path: Path
+    pictures: int = 0
+    samples: int = 0
+    """Pictures in an epoch, with their repeats."""
+    repeats: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        times = f" with num_repeats {min(self.repeats)}" if len(self.repeats) == 1 else ""
+        return f"{self.samples} times an epoch ({_counted(self.pictures)}{times})"
+
+
+def about_counts(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    """What is to be said of how many pictures there are and how often each is shown."""
+    subsets = [datasets[place.dataset].subsets[place.subset] for place in pictures.places]
+    yield from _about_number(pictures, datasets, subsets)
+    yield from _about_balance(pictures, datasets, subsets)
+    yield from _about_regularisation(pictures, datasets)
+
+
+def _about_number(pictures: Pictures, datasets: Sequence[Dataset], subsets: Sequence[Subset]) -> Iterator[Finding]:
+    if all(subset.is_reg for dataset in datasets for subset in dataset.subsets):
+        advice = "Set train_data_dir or dataset_config."
+        yield Finding("no pictures", "error", "", "No training data are given.", advice)
+        return
+    teaching = [subset for subset in subsets if not subset.is_reg]
+    triggers = sorted({subset.trigger_word for subset in teaching})
+    if all(triggers) and len(triggers) > 1:
+        for trigger in triggers:
+            of_trigger = [not subset.is_reg and subset.trigger_word == trigger for subset in subsets]
+            yield from _number_of(pictures, of_trigger, f" of '{trigger}'")
+    else:
+        yield from _number_of(pictures, [not subset.is_reg for subset in subsets], "")
+
+
+def _number_of(pictures: Pictures, counts_of_place: Sequence[bool], whose: str) -> Iterator[Finding]:
+    """Findings about the different pictures of some of the places."""
+    counted_N = np.array(counts_of_place or [False])[pictures.rows_N["place"]]
+    count = len(np.unique(pictures.contents_N[counted_N]))
+    there_are = (
+        f"There {'is one' if count == 1 else f'are {count} different'} {'picture' if count == 1 else 'pictures'}"
+    )
+    if count == 0:
+        yield Finding("no pictures", "error", "", f"There is not one picture{whose} to train on.")
+    elif count < ADVISED_FOR_A_CHARACTER:
+        severity: Severity = "warning" if count < FEWEST else "notice"
+        yield Finding("few pictures", severity, "", f"{there_are}{whose} to train on.", ADVICE)
+    elif count < ADVISED_FOR_A_STYLE:
+        message = f"{there_are}{whose} to train on: enough for a character, few for a style."
+        yield Finding("few pictures", "notice", "", message, ADVICE)
+    elif count > MANY:
+        advice = (
+            f"More than {MANY} seldom help a character: variety and exact captions do. Leave out near copies and the weakest "
+            "ones. A style, or several concepts, may well want so many."
+        )
+        yield Finding("many pictures", "notice", "", f"{there_are}{whose} to train on.", advice)
+
+
+def _about_balance(pictures: Pictures, datasets: Sequence[Dataset], subsets: Sequence[Subset]) -> Iterator[Finding]:
+    """Folders that are shown far less often than the one that is shown most."""
+    classes: dict[Path, Class] = {}
+    for place, subset, count in zip(pictures.places, subsets, _of_places(pictures)):
+        path = subset.image_dir or subset.metadata_file
+        only_validates = datasets[place.dataset].buckets.validation_split >= 1
+        if subset.is_reg or subset.keeps_output or only_validates or not count or path is None:
+            continue
+        each = classes.setdefault(path, Class(path))
+        each.pictures += count
+        each.samples += count * place.repeats
+        each.repeats |= {place.repeats}
+    most = max(classes.values(), key=lambda each: each.samples, default=None)
+    for each in classes.values():
+        if most is not None and most.samples >= UNBALANCED * each.samples:
+            message = f"is shown {each}, but {most.path} {most}."
+            yield Finding("class imbalance", "notice", str(each.path), message, _how_to_balance(each, most))
+
+
+def _how_to_balance(each: Class, most: Class) -> str:
+    """How both are shown about equally often."""
+    factor = most.samples / each.samples
+    if len(each.repeats) > 1:
+        return f"What is shown more often is learnt more: multiply its num_repeats by {factor:.0f} to balance them."
+    repeats = round(min(each.repeats) * factor)
+    named = re.match(r"\d+_(.+)", each.path.name)
+    renamed = f" (or name it '{repeats}_{named[1]}')" if named else ""
+    fewer = min(most.repeats) / factor
+    lowered = f", or num_repeats = {round(fewer)} for the other," if len(most.repeats) == 1 and fewer >= 1 else ""
+    return f"What is shown more often is learnt more: num_repeats = {repeats}{renamed}{lowered} balances them."
+
+
+def _about_regularisation(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    """Datasets whose few regularisation pictures are shown far more often than what is trained."""
+    counts = _of_places(pictures)
+    for number, dataset in enumerate(datasets):
+        mine = [(place, count) for place, count in zip(pictures.places, counts) if place.dataset == number]
+        regularising = sum(count for place, count in mine if place.is_reg)
+        teaching = sum(count for place, count in mine if not place.is_reg)
+        samples = sum(count * place.repeats for place, count in mine if not place.is_reg)
+        if regularising and teaching >= UNBALANCED * regularising:
+            where = next(subset.where for subset in dataset.subsets if subset.is_reg)
+            message = (
+                f"{_counted(regularising, 'regularisation ')} for {_counted(teaching, 'training ')}: each is shown "
+                f"{samples / regularising:.0f} times an epoch."
+            )
+            advice = (
+                "They are learnt by heart. Take as many as training pictures, or use prior_prediction_rate instead."
+            )
+            yield Finding("class imbalance", "notice", where, message, advice)
+
+
+def _of_places(pictures: Pictures) -> list[int]:
+    """How many pictures each place has."""
+    counts: NDArray[np.int64] = np.bincount(pictures.rows_N["place"], minlength=len(pictures.places))
+    return counts.tolist()
+
+
+def _counted(count: int, sort: str = "") -> str:
+    return f"{count} {sort}{'picture' if count == 1 else 'pictures'}"
