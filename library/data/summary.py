@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from library.config.dataset import Subset
 from library.data.dataset import TrainingData
-from library.data.index.pictures import Picture
+from library.data.index.pictures import Pictures
 from library.data.pictures.buckets import bucket_sizes
 
 
@@ -47,19 +49,19 @@ def bucket_lines(data: TrainingData) -> list[str]:
 
 def _dataset(data: TrainingData, number: int) -> dict[str, Any]:
     config = data.material.datasets[number].buckets
-    members = [(p, times) for p, times in zip(data.material.pictures, data.repeats.tolist()) if p.dataset == number]
-    subsets = data.material.datasets[number].subsets
+    pictures, subsets = data.material.pictures, data.material.datasets[number].subsets
+    mine_N, is_reg_N = pictures.of_places("dataset") == number, pictures.of_places("is_reg").astype(bool)
     return {
         "is_dreambooth": all(subset.metadata_file is None for subset in subsets),
         "batch_size_per_device": config.train_batch_size,
-        "num_train_images": sum(times for picture, times in members if not picture.is_reg),
-        "num_reg_images": sum(times for picture, times in members if picture.is_reg),
+        "num_train_images": int(data.repeats[mine_N & ~is_reg_N].sum()),
+        "num_reg_images": int(data.repeats[mine_N & is_reg_N].sum()),
         "resolution": list(config.resolution),
         "enable_bucket": config.enable_bucket,
         "min_bucket_reso": config.min_bucket_reso if config.enable_bucket else None,
         "max_bucket_reso": config.max_bucket_reso if config.enable_bucket else None,
         "bucket_no_upscale": config.bucket_no_upscale,
-        "tag_frequency": _tag_frequency(subsets, [picture for picture, _ in members]),
+        "tag_frequency": _tag_frequency(pictures, number, subsets),
         "bucket_info": _bucket_info(data, number),
         "subsets": [_subset(subset, _count(data, number, index)) for index, subset in enumerate(subsets)],
     }
@@ -91,10 +93,9 @@ def _subset(subset: Subset, count: int) -> dict[str, Any]:
 
 def _count(data: TrainingData, dataset: int, subset: int) -> int:
     """Different pictures of a subset that are trained."""
-    return sum(
-        picture.dataset == dataset and picture.subset == subset and times > 0
-        for picture, times in zip(data.material.pictures, data.repeats.tolist())
-    )
+    pictures = data.material.pictures
+    mine_N = (pictures.of_places("dataset") == dataset) & (pictures.of_places("subset") == subset)
+    return int((mine_N & (data.repeats > 0)).sum())
 
 
 def _folders(data: TrainingData, is_reg: bool) -> dict[str, dict[str, int]]:
@@ -120,14 +121,17 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
     return candidate
 
 
-def _tag_frequency(subsets: tuple[Subset, ...], pictures: list[Picture]) -> dict[str, dict[str, int]]:
+def _tag_frequency(pictures: Pictures, dataset: int, subsets: tuple[Subset, ...]) -> dict[str, dict[str, int]]:
     """For each folder, training folders first, how many captions hold each tag; of lines that are never trained, none."""
     frequency: dict[str, Counter[str]] = {}
-    for picture in sorted(pictures, key=lambda picture: picture.is_reg):
-        subset, lines = subsets[picture.subset], picture.caption.split("\n")
-        used = lines if subset.captions.enable_wildcard else lines[:1]
-        tags = (tag.strip().lower() for line in used for tag in line.split(","))
-        frequency.setdefault(_name(subset), Counter()).update(tag for tag in tags if tag)
+    places = [(number, place) for number, place in enumerate(pictures.places) if place.dataset == dataset]
+    for number, place in sorted(places, key=lambda each: each[1].is_reg):
+        subset, rows = subsets[place.subset], np.flatnonzero(pictures.rows_N["place"] == number).tolist()
+        counter = frequency.setdefault(_name(subset), Counter()) if rows else Counter()
+        for row in rows:
+            lines = pictures.caption(row).split("\n")
+            used = lines if subset.captions.enable_wildcard else lines[:1]
+            counter.update(tag for line in used for tag in (part.strip().lower() for part in line.split(",")) if tag)
     return {folder: dict(counter.most_common()) for folder, counter in frequency.items()}
 
 
@@ -138,11 +142,10 @@ def _bucket_info(data: TrainingData, number: int) -> dict[str, Any] | None:
         return None
     filled = [bucket for bucket in data.plan.buckets if bucket.dataset == number]
     places = bucket_sizes(config) or [bucket.size for bucket in filled]
-    errors = [
-        abs(size[0] / size[1] - picture.width / picture.height)
-        for picture, size, times in zip(data.material.pictures, data.material.sizes, data.repeats.tolist())
-        if picture.dataset == number and times > 0
-    ]
+    pictures, sizes = data.material.pictures, data.material.sizes
+    shown_N = (pictures.of_places("dataset") == number) & (data.repeats > 0)
+    trained_M = np.array([width / height for width, height in sizes.different] or [0.0])[sizes.numbers_N[shown_N]]
+    errors_M = np.abs(trained_M - pictures.rows_N["width"][shown_N] / pictures.rows_N["height"][shown_N])
     buckets = {
         str(places.index(bucket.size) if bucket.size in places else len(places)): {
             "resolution": list(bucket.size),
@@ -150,4 +153,4 @@ def _bucket_info(data: TrainingData, number: int) -> dict[str, Any] | None:
         }
         for bucket in filled
     }
-    return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors) if errors else 0.0}
+    return {"buckets": buckets, "mean_img_ar_error": float(errors_M.mean()) if len(errors_M) else 0.0}

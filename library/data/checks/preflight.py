@@ -134,7 +134,7 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
             yield Finding("setting", "notice", "", message, f"{used[0]} and {used[1]} are used.")
         for subset in dataset.subsets:
             if subset.cache_info:
-                found = "cache_info has no effect: pictures are checked anew in every run."
+                found = "cache_info has no effect: what was seen of the pictures is always noted."
                 yield Finding("setting", "notice", subset.where, found)
             try:
                 ImageColor.getrgb(subset.images.background_color)
