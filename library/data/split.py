@@ -32,6 +32,8 @@ def hold_out(pictures: Pictures, datasets: Sequence[Dataset], seed: int) -> tupl
     ]
     held_N = np.isin(contents_N, np.concatenate([np.zeros(0, contents_N.dtype), *held]))
     validates_N = np.array([dataset.buckets.validation_split > 0 for dataset in datasets] or [False])[datasets_N]
+    if not held_N.any():
+        return pictures, pictures[:0]
     if not (~held_N & ~is_reg_N).any():
         raise UserError("validation_split: every training picture is held out, nothing is left to train; lower it.")
     return pictures[~held_N], pictures[held_N & ~is_reg_N & validates_N]

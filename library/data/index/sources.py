@@ -203,17 +203,16 @@ class Scanner:
         return captions_N, names_N
 
     def _about_caption(self, path: Path, of: Path, tokens: str, encoding: str | None, unreadable: str | None) -> None:
-        """What is to be said of a caption that is empty, or whose encoding had to be guessed."""
+        """What is to be said of a caption that is empty, cannot be read, or whose encoding had to be guessed."""
         if unreadable is not None:
             self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=of)
-            return
         if encoding is not None:
             severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
             message = f"is not UTF-8; it is read as {encoding}."
             self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=of)
-            return
-        advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
-        self._tell("empty caption", "warning", path, "is empty.", advice, of=of)
+        elif unreadable is None:
+            advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
+            self._tell("empty caption", "warning", path, "is empty.", advice, of=of)
 
     def _from_metadata(self, subset: Subset) -> _Files:
         assert subset.metadata_file is not None
