@@ -58,14 +58,14 @@ def _about_number(pictures: Pictures, datasets: Sequence[Dataset], subsets: Sequ
         advice = "Set train_data_dir or dataset_config."
         yield Finding("no pictures", "error", "", "No training data are given.", advice)
         return
-    teaching = [subset for subset in subsets if not subset.is_reg]
-    triggers = sorted({subset.trigger_word for subset in teaching})
+    teaches = [not place.is_reg and datasets[place.dataset].buckets.validation_split < 1 for place in pictures.places]
+    triggers = sorted({subset.trigger_word for subset, counts in zip(subsets, teaches) if counts})
     if all(triggers) and len(triggers) > 1:
         for trigger in triggers:
-            of_trigger = [not subset.is_reg and subset.trigger_word == trigger for subset in subsets]
+            of_trigger = [counts and subset.trigger_word == trigger for subset, counts in zip(subsets, teaches)]
             yield from _number_of(pictures, of_trigger, f" of '{trigger}'")
     else:
-        yield from _number_of(pictures, [not subset.is_reg for subset in subsets], "")
+        yield from _number_of(pictures, teaches, "")
 
 
 def _number_of(pictures: Pictures, counts_of_place: Sequence[bool], whose: str) -> Iterator[Finding]:

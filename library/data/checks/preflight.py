@@ -222,7 +222,7 @@ def _about_copies(found: Found) -> Iterator[Finding]:
         if len(compared) > MOST_COMPARED:
             continue
         bits = np.unpackbits(found.records_N["bits"][compared], axis=1).astype(bool)
-        for place, other in zip(compared, earlier_lookalikes(list(bits))):
+        for place, other in zip(compared, earlier_lookalikes(bits)):
             if other is not None:
                 alike = f"looks almost like {pictures[compared[other]].path}."
                 advice = "Both train: what they show counts twice."

@@ -99,8 +99,12 @@ def _about_concept(concept: Concept, pictures: Pictures) -> Iterator[Finding]:
 
 
 def _about_common_tags(concept: Concept, path: str) -> Iterator[Finding]:
-    common, trigger = dict(concept.common), f"the trigger word '{concept.subset.trigger_word}'"
-    if not concept.subset.trigger_word:
+    common, word, settings = dict(concept.common), concept.subset.trigger_word, concept.subset.captions
+    trigger = f"the trigger word '{word}'"
+    texts = filter(None, (settings.caption_prefix, concept.first, settings.caption_suffix))
+    if word and not any(mentions(text, word) for text in texts):
+        return  # it is missing, which is told of each caption
+    if not word:
         if not concept.start:
             return  # what calls the concept is not known
         common.pop(concept.start, None)
@@ -162,4 +166,5 @@ def _compared(tag: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    """Words and emoji; ASCII's other signs say nothing."""
+    return set(re.findall(r"\w+|[^\w\s!-~]+", text.lower()))

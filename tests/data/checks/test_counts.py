@@ -71,6 +71,9 @@ def test_each_of_several_characters_is_counted(subset, dataset) -> None:
     asked = dataset(*(subset(Path(name), trigger_word=trigger) for name, trigger in zip("01", ("anna", "bea"))))
     (few,) = told("few pictures", [*some(30), *some(8, 1)], asked)
     assert few.severity == "warning" and few.message == "There are 8 different pictures of 'bea' to train on."
+    only_validates = dataset(subset(Path("2"), trigger_word="anna"), validation_split=1.0)
+    (few,) = told("few pictures", [*some(9), *some(30, dataset=1)], dataset(subset(Path("0"))), only_validates)
+    assert few.message == "There are 9 different pictures to train on."
     one = dataset(*(subset(Path(name), trigger_word="anna") for name in "01"))
     assert told("few pictures", [*some(30), *some(8, 1)], one) == []
 

