@@ -48,12 +48,14 @@ class ModelWithLoras:
     model: DiffusionModel
     networks: Sequence[AdapterNetwork]
 
-    def paint(self, requests: Sequence[SampleRequest], with_loras: bool = True) -> list[Image.Image]:
-        """One picture a request."""
+    def paint(
+        self, requests: Sequence[SampleRequest], with_loras: bool = True, batch_size: int = 4
+    ) -> list[Image.Image]:
+        """One picture a request; so many at once."""
         with ExitStack() as stack:
             for network in self.networks:
                 stack.enter_context(network.enabled(with_loras))
-            return list(generate(self.model, requests, self.networks, batch_size=4))
+            return list(generate(self.model, requests, self.networks, batch_size=batch_size))
 
 
 def load_with_loras(arguments: argparse.Namespace) -> ModelWithLoras:

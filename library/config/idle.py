@@ -130,14 +130,6 @@ IDLE: tuple[Idle, ...] = (
         "without cache_text_encoder_outputs = true",
     ),
     Idle(
-        ("cache_dir",),
-        lambda s: (
-            not (s.config.data.cache_latents_to_disk or s.config.data.cache_text_encoder_outputs_to_disk)
-            and not pickled(s.config)
-        ),
-        "without cache_latents_to_disk or cache_text_encoder_outputs_to_disk",
-    ),
-    Idle(
         ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"),
         _no_buckets,
         "without enable_bucket = true",

@@ -54,7 +54,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
 def _block(
     row: Sequence[Image.Image], caption: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> Image.Image:
-    lines = _wrapped(caption, width - MARGIN, font)
+    lines = wrapped(caption, width - MARGIN, font)
     height = max(cell.height for cell in row)
     block = Image.new("RGB", (width, height + 20 * len(lines) + MARGIN), "white")
     x = 0
@@ -67,8 +67,8 @@ def _block(
     return block
 
 
-def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
-    """The text in at most two lines of that width in pixels."""
+def wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, most: int = 2) -> list[str]:
+    """The text in at most so many lines of that width in pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -76,4 +76,4 @@ def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTy
             lines[-1] = longer
         else:
             lines.append(word)
-    return lines if len(lines) <= 2 else [lines[0], lines[1] + " ..."]
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]

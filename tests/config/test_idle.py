@@ -29,7 +29,6 @@ IN_VAIN = [
         "without cache_text_encoder_outputs",
         "cache_text_encoder_outputs = true\ntext_encoder_lr = 0",
     ),
-    ("cache_dir = 'cache'\ncache_latents = true", "cache_dir has no effect", "cache_latents_to_disk = true"),
     ("min_bucket_reso = 128", "has no effect without enable_bucket", "enable_bucket = true"),
     ("max_bucket_reso = 2048", "has no effect without enable_bucket", "enable_bucket = true"),
     ("bucket_reso_steps = 32", "has no effect without enable_bucket", "enable_bucket = true"),

@@ -1,0 +1,28 @@
+"""Which model makes the pictures, told by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from library.data.cache.keys import cache_folder
+from library.inference.sample import ALL_PARTS
+from library.models.base import DiffusionModel
+
+
+def identity(model: DiffusionModel, loras: Sequence[tuple[Path, float]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes of the model's parts and of the LoRAs on it, with the settings that change what they make.
+
+    Args:
+        loras: files and strengths.
+        settings: such as the precision.
+    """
+    parts: dict[str, str] = {part: model.fingerprint(part, cache_folder(None) / "hashes") for part in ALL_PARTS}
+    return {**settings, **parts, "loras": [f"{_hash(file)}:{strength:g}" for file, strength in loras]}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
