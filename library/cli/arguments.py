@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,22 @@ def dispatch(
     module = import_module(modules + chosen.replace("-", "_"))
     status: int | None = module.main(argv[1:])
     return status
+
+
+def of_a_run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The parser's own arguments, and the options of train_network.py; a file that comes first is the run's `--config`."""
+    arguments, options = parser.parse_known_args(argv)
+    if options and not options[0].startswith("-"):
+        options.insert(0, "--config")
+    return arguments, options
+
+
+def price(text: str) -> float:
+    """What an hour costs, for argparse."""
+    number = float(text)
+    if not number > 0 or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a price above 0")
+    return number
 
 
 def positive(text: str) -> int:

@@ -14,14 +14,12 @@ to mend, 3: values that are not finite, 4: memory, 5: disk, 6: max_train_time is
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import sys
 import time
 from collections.abc import Sequence
 
-from library.cli.arguments import command_parser
+from library.cli.arguments import command_parser, of_a_run, price
 
 
 def parse(argv: Sequence[str]) -> tuple[float | None, list[str]]:
@@ -30,11 +28,9 @@ def parse(argv: Sequence[str]) -> tuple[float | None, list[str]]:
     parser.allow_abbrev = False
     parser.usage = "dojo rehearse [CONFIG] [--price_per_hour PRICE] [options of train_network.py]"
     parser.add_argument(
-        "--price_per_hour", type=_price, metavar="PRICE", help="what the machine costs; the whole run's cost is told"
+        "--price_per_hour", type=price, metavar="PRICE", help="what the machine costs; the whole run's cost is told"
     )
-    arguments, options = parser.parse_known_args(argv)
-    if options and not options[0].startswith("-"):
-        options.insert(0, "--config")
+    arguments, options = of_a_run(parser, argv)
     return arguments.price_per_hour, options
 
 
@@ -61,10 +57,3 @@ def main(argv: Sequence[str]) -> int:
     print(f"\n{harmless(verdict.text())}")
     sys.stdout.flush()
     return verdict.status
-
-
-def _price(text: str) -> float:
-    price = float(text)
-    if not price > 0 or math.isinf(price):
-        raise argparse.ArgumentTypeError(f"{text} is not a price above 0")
-    return price

@@ -74,20 +74,6 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - started
 
 
-def duration(seconds: float) -> str:
-    """0.4 s, 41 s, 12 min, 6 h 40 min, 2 d 3 h."""
-    if seconds < 10:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-    days, hours = divmod(round(seconds / 3600), 24)
-    return f"{days} d {hours} h"
-
-
 def _told(error: Exception) -> tuple[str, int]:
     """The error in words, and the status that a run ends with because of it."""
     told = out_of_memory(error) if is_out_of_memory(error) else stray_failure(error)

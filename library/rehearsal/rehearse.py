@@ -128,5 +128,5 @@ def _short_run(
     others: Sequence[Writing] = []
     if begun.meta_run is not None:
         _, *others = planned(run, begun.data, model, span, begun.requests, begun.meta_run)
-    short = ShortRun(inside, data, begun.length, shapes, groups, begun.requests, parts, span.first_step)
+    short = ShortRun(inside, data, begun.length, shapes, groups, begun.requests, parts, span.first_step, begun.meta_run)
     return short, others

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from library.data.cache.filling import Job
+from library.core.durations import duration
+from library.data.cache.jobs import Job
 from library.data.dataset import TrainingData
 from library.models.base import DiffusionModel
 from library.rehearsal.excerpt import Shape, excerpt
-from library.rehearsal.parts import Part, Parts, duration, timed
+from library.rehearsal.parts import Part, Parts, timed
 from library.training.data import cache_all, missing_in_caches
 from library.training.run import Run
 

@@ -17,20 +17,23 @@ from pathlib import Path
 import torch
 
 from library.config.load import LoadedConfig
+from library.core.durations import duration
 from library.data.dataset import TrainingData
 from library.inference.requests import SampleRequest
 from library.lora_files.sidecars import save_picture
 from library.models.base import DiffusionModel
 from library.models.load import load_model
 from library.rehearsal.excerpt import MOST_SHAPES, Shape
-from library.rehearsal.parts import Parts, duration, timed
+from library.rehearsal.parts import Parts, timed
 from library.rehearsal.sameness import compare
 from library.training.data import batches
 from library.training.graphs import WARM_UP_USES
+from library.training.interval import times_sampled, times_saved, times_validated
 from library.training.length import Length
 from library.training.loop import Observer, StepReport, fit
-from library.training.needs.disk import times_sampled
 from library.training.needs.estimate import telling_what_takes_less
+from library.training.needs.meta_run import MetaRun
+from library.training.needs.pace import note_pace
 from library.training.observers import Observers, build_observers
 from library.training.run import Run, start_run
 from library.training.state.checkpoint import load_state
@@ -112,6 +115,8 @@ class ShortRun:
     parts: Parts
     step: int
     """Updates done."""
+    meta_run: MetaRun | None = None
+    """With it the duration of a step is noted."""
 
     def train(self, model: DiffusionModel) -> Continued | None:
         """Steps, a save, a sample, a validation and one step more; None where there is nothing to resume from."""
@@ -175,6 +180,7 @@ class ShortRun:
                 done.append((shape, each))
                 part.measured, part.seconds = f"{duration(each)} each", each * shape.full_updates
                 part.over_the_run = f"{shape.updates:.0f} steps"
+                self._note(shape, each)
             trainer.groups.zero_grad()
         rest = self.shapes[MOST_SHAPES:]
         if done and rest:
@@ -193,6 +199,13 @@ class ShortRun:
         self._fit(trainer, shape, warm_up + timed_steps, [observers.log, watch])
         return watch.seconds / timed_steps
 
+    def _note(self, shape: Shape, seconds: float) -> None:
+        """For later runs, where it is the shape by which they find it."""
+        if self.meta_run is not None:
+            demand, full = self.meta_run.demand, self.meta_run.demand.batch * self.length.span.accumulation
+            if (shape.bucket.size, shape.bucket.samples) == (demand.size, full):
+                note_pace(self.run, self.meta_run, seconds)
+
     def _fit(self, trainer: Trainer, shape: Shape, updates: int, observers: Sequence[Observer] = ()) -> None:
         span = replace(self.length.span, first_step=self.step, last_step=self.step + updates)
         self.step = span.last_step
@@ -207,7 +220,7 @@ class ShortRun:
                 _, seconds = timed(lambda: saver.before_stop(self.step))
             finally:
                 saver.writer.finish()
-            times = saver.interval.times(self.length.span) + 1
+            times = times_saved(self.run.config.saving, self.length.span)
             part.measured, part.seconds, part.over_the_run = duration(seconds), times * seconds, f"{times} times"
             name = checkpoint_name(self.run.config.saving.output_name, "step", self.step)
             return Saved(folder / f"{name}.safetensors", folder / f"{name}-state")
@@ -223,7 +236,7 @@ class ShortRun:
             with trainer.evaluation(), trainer.network.enabled(True):
                 (picture,), seconds = timed(lambda: preview.paint([largest]))
             save_picture(picture, preview.folder / "largest.png")
-            times = times_sampled(self.run, self.length.span) + 1
+            times = times_sampled(self.run.config.sampling, self.length.span) + 1
             of_all = sum(_work(request) for request in self.requests) / _work(largest)
             part.measured, part.seconds = f"{duration(seconds)} a picture", seconds * of_all * times
             part.over_the_run = f"{len(self.requests)} prompt(s), {times} times"
@@ -235,7 +248,7 @@ class ShortRun:
         with self.parts.part("validation") as part:
             with trainer.evaluation(), torch.no_grad():
                 _, seconds = timed(validation.losses)
-            times = validation.interval.times(self.length.span) + 2
+            times = times_validated(self.run.config.validation, self.length.span)
             part.measured, part.seconds = f"{duration(seconds)} a batch", seconds * self.validation_batches * times
             part.over_the_run = f"{self.validation_batches} batch(es), {times} times"
 

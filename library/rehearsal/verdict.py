@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
+from library.core.durations import duration
 from library.core.errors import Exit
-from library.rehearsal.parts import Part, duration
+from library.rehearsal.parts import Part
 
 WIDTH = 120
 MARKS = {"ok": "ok", "warning": "LOOK", "failure": "FAILS"}

@@ -1,10 +1,10 @@
-"""When something is due: every so many steps or epochs."""
+"""When something is due: every so many steps or epochs; and how often that is in a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.config.schema import SamplingConfig, SavingConfig
+from library.config.schema import SamplingConfig, SavingConfig, ValidationConfig
 from library.training.loop import Span, StepReport
 
 
@@ -45,3 +45,26 @@ def save_interval(saving: SavingConfig, span: Span) -> Interval:
     if saving.save_n_epoch_ratio is not None:
         epochs = max(1, span.epochs // saving.save_n_epoch_ratio)
     return Interval(saving.save_every_n_steps, epochs)
+
+
+def validation_interval(validation: ValidationConfig) -> Interval:
+    """When held-out pictures are measured; where nothing is said, after every epoch."""
+    epochs = validation.validate_every_n_epochs
+    if epochs is None and validation.validate_every_n_steps is None:
+        epochs = 1
+    return Interval(validation.validate_every_n_steps, epochs)
+
+
+def times_sampled(sampling: SamplingConfig, span: Span) -> int:
+    """At intervals, at the start where asked for, and at the end."""
+    return sample_interval(sampling).times(span) + 1 + (sampling.sample_at_first and span.first_step == 0)
+
+
+def times_saved(saving: SavingConfig, span: Span) -> int:
+    """At intervals and at the end."""
+    return save_interval(saving, span).times(span) + 1
+
+
+def times_validated(validation: ValidationConfig, span: Span) -> int:
+    """Before the first step, at intervals, and at the end."""
+    return validation_interval(validation).times(span) + 2

@@ -19,11 +19,13 @@ from library.inference.requests import SampleRequest
 from library.inference.sample import ALL_PARTS, generate
 from library.models.base import DiffusionModel
 from library.training.data import draws_of, model_fingerprint, parts_of_previews
-from library.training.interval import Interval, sample_interval
+from library.training.interval import sample_interval, validation_interval
 from library.training.length import Length
 from library.training.log import Board, Log
 from library.training.loop import Observer
 from library.training.metadata import describe_run
+from library.training.needs.meta_run import MetaRun
+from library.training.needs.pace import PaceTaker
 from library.training.preview import Preview
 from library.training.run import Run
 from library.training.state.checkpoint import Position
@@ -41,6 +43,7 @@ class Observers:
     validation: Validation | None
     saver: Saver
     preview: Preview | None
+    pace: PaceTaker | None
 
     def close(self) -> None:
         """Bring what is still to be written to disk; also where a run ends before its last step.
@@ -56,13 +59,22 @@ class Observers:
     @property
     def all(self) -> Sequence[Observer]:
         """In the order in which they are told: files are saved before pictures are tried; the bar starts with the steps."""
-        return [each for each in (self.validation, self.saver, self.preview, self.log) if each is not None]
+        return [each for each in (self.validation, self.saver, self.preview, self.log, self.pace) if each is not None]
 
 
 def build_observers(
-    run: Run, data: TrainingData, trainer: Trainer, length: Length, requests: Sequence[SampleRequest]
+    run: Run,
+    data: TrainingData,
+    trainer: Trainer,
+    length: Length,
+    requests: Sequence[SampleRequest],
+    meta_run: MetaRun | None = None,
 ) -> Observers:
-    """What the configuration asks to be logged, measured, saved and sampled."""
+    """What the configuration asks to be logged, measured, saved and sampled.
+
+    Args:
+        meta_run: with it the duration of a step is noted for later runs.
+    """
     board = Board(log_folder(run) if run.is_main and run.config.logging.log_with == "tensorboard" else None)
     board.text("config", f"```toml\n{resolved_text(run.as_written)}\n```")
     logging_config = run.config.logging
@@ -75,6 +87,7 @@ def build_observers(
         validation=_validation(run, data, trainer, board),
         saver=_saver(run, data, trainer, length),
         preview=_preview(run, data, trainer, board, requests),
+        pace=None if meta_run is None else PaceTaker(run, meta_run, trainer.model.latents.stride),
     )
 
 
@@ -91,15 +104,12 @@ def _validation(run: Run, data: TrainingData, trainer: Trainer, board: Board) ->
         return None
     config = run.config.validation
     batches: list[list[Example]] = list(data.validation.batches(data.material.datasets[0].buckets.train_batch_size))
-    epochs = config.validate_every_n_epochs
-    if epochs is None and config.validate_every_n_steps is None:
-        epochs = 1
     return Validation(
         trainer=trainer,
         draws=draws_of(run, trainer.model),
         batches=batches[: config.max_validation_steps],
         timesteps=config.validation_timesteps,
-        interval=Interval(config.validate_every_n_steps, epochs),
+        interval=validation_interval(config),
         board=board,
         history=[],
     )

@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from library.cli.main import COMMANDS
 from library.cli.presets import PRESETS, first_sentence
@@ -70,63 +68,3 @@ def test_the_first_sentence_of_a_preset(tmp_path: Path) -> None:
     preset = tmp_path / "x.toml"
     preset.write_text("# For cats\n# and dogs. More of it.\n\n# Another remark.\nseed = 1\n", encoding="utf-8")
     assert first_sentence(preset) == "For cats and dogs."
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Three captioned pictures."""
-    folder = tmp_path / "pictures" / "2_hero"
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        pixels = draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-        (folder / f"{name}.txt").write_text(f"hero, {name}", encoding="utf-8")
-    return folder.parent
-
-
-@pytest.fixture
-def check(dojo, pictures: Path, tmp_path: Path):
-    """`check("--strict", "true")`: looks through the pictures; the model is only a place, nothing is read from it."""
-    (tmp_path / "model").mkdir()
-    return lambda *more: dojo(
-        "check", "--pretrained_model_name_or_path", tmp_path / "model", "--train_data_dir", pictures,
-        "--resolution", 64, "--output_dir", tmp_path / "out", *more,
-    )  # fmt: skip
-
-
-def test_good_pictures_are_ready(check, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check() == 0
-    assert "3 pictures, 6 with repeats: ready." in capsys.readouterr().out
-    assert not (tmp_path / "out").exists(), "looking through leaves nothing behind"
-
-
-def test_a_broken_picture_is_named_and_left_out(check, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = pictures / "2_hero" / "broken.png"
-    broken.write_bytes((pictures / "2_hero" / "a.png").read_bytes()[:300])
-    assert check() == 0
-    told = capsys.readouterr().out
-    assert "broken.png" in told
-    assert "3 pictures, 6 with repeats: ready." in told
-
-
-def test_under_strict_a_broken_picture_must_be_mended_first(
-    check, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (pictures / "2_hero" / "broken.png").write_bytes(b"")
-    assert check("--strict", "true") == 2
-    told = capsys.readouterr()
-    assert "broken.png" in told.err
-    assert "ready" not in told.out
-
-
-def test_a_folder_without_pictures_is_named(check, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in (pictures / "2_hero").iterdir():
-        file.unlink()
-    assert check() == 2
-    assert pictures.as_posix() in capsys.readouterr().err.replace("\\", "/")
-
-
-def test_an_unknown_option_is_refused_with_the_nearest(check, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check("--network_dimm", 4) == 2
-    assert "Did you mean 'network_dim'?" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from PIL import Image
 
 from library.config.dataset import resolve_datasets
 from library.config.load import load_config
-from library.data.cache.filling import latent_jobs
+from library.data.cache.jobs import latent_jobs
 from library.data.checks.preflight import preflight
 from library.data.dataset import TrainingData, build_training_data
 from library.rehearsal.excerpt import excerpt, shapes_of, validation_batches

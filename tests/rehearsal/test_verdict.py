@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from library.core.durations import duration
 from library.core.errors import Exit
-from library.rehearsal.parts import Part, duration
+from library.rehearsal.parts import Part
 from library.rehearsal.verdict import Verdict
 
 EVENING = time.mktime((2026, 11, 22, 22, 30, 0, 0, 0, -1))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -14,31 +13,21 @@ from tqdm import tqdm
 
 from library.core.errors import Exit, UserError, raise_all
 from library.core.runtime import available_cores
+from library.data.cache.jobs import Job, captions_lacking, latent_jobs
 from library.data.cache.keys import text_key
 from library.data.cache.store import TensorCache, Tensors
 from library.data.dataset import TrainingData
-from library.data.examples import Encoded, Material, all_placements, key_of_latents, load_pixels, placement_varies
-from library.data.index.sources import Picture
-from library.data.pictures.placement import Placement, centred
+from library.data.examples import Encoded, load_pixels, placement_varies
 from library.data.pictures.room import Room
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
-
-T = TypeVar("T")
 
 BATCHES_AHEAD = 2
 """Batches whose pictures are decoded while one is encoded."""
 
 CAPTIONS_AT_A_TIME = 16
 
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to encode."""
-
-    key: str
-    material: Material
-    picture: Picture
-    placement: Placement
+MOST_NAMED = 100
+"""Pictures that are named where many cannot be read."""
 
 
 def cache_latents(
@@ -62,20 +51,23 @@ def cache_latents(
         progress: show a bar with the time left (on one process).
 
     Raises:
-        UserError: options that make every showing of a picture different, a file that is gone or changed; with
-            `Exit.BROKEN_VALUES`, a picture whose latents are not finite.
+        UserErrors: options that make every showing of a picture different; or, when all others are cached, the files that are
+            gone or changed.
+        UserError: a picture whose latents are not finite, with `Exit.BROKEN_VALUES`; the cache cannot be read or written.
     """
     refuse_varying_pictures(data)
-    jobs = _share_of(data, cache, {job.key: job for job in latent_jobs(data, fingerprint)})
-    missing = [job for job in jobs if cache.get(job.key) is None]
+    jobs = latent_jobs(data, fingerprint)[_share(data, cache)]
+    missing, failures = jobs.lacking(cache, checked=True, progress=progress), Failures()
     with (
+        _flushed(cache),
         ThreadPoolExecutor(available_cores()) as readers,
         ThreadPoolExecutor(1) as writer,
         tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar,
     ):
-        loaded = _loaded_ahead(_batches(missing, batch_size), readers)
+        loaded = _loaded_ahead(missing.batches(batch_size), readers, failures)
         for batch in _kept_behind(_encoded(loaded, encode), cache, writer):
             bar.update(len(batch))
+    failures.tell()
     return data.with_latents(Encoded(cache, fingerprint))
 
 
@@ -95,10 +87,13 @@ def cache_texts(
     Raises:
         UserError: captions vary too much to encode them all, or an encoded caption is not finite.
     """
-    captions = _share_of(data, cache, {text_key(caption, fingerprint): caption for caption in data.captions_in_use()})
-    missing = [caption for caption in captions if cache.get(text_key(caption, fingerprint)) is None]
+    captions = data.captions_in_use()[_share(data, cache)]
+    missing = captions_lacking(captions, fingerprint, cache, checked=True)
     size = batch_size or CAPTIONS_AT_A_TIME
-    with tqdm(total=len(missing), desc="caching captions", unit="caption", disable=not progress or not missing) as bar:
+    with (
+        _flushed(cache),
+        tqdm(total=len(missing), desc="caching captions", unit="caption", disable=not progress or not missing) as bar,
+    ):
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
             conditioning = {name: tensor.detach().cpu() for name, tensor in encode(batch).items()}
@@ -126,37 +121,37 @@ def refuse_varying_pictures(data: TrainingData) -> None:
     )
 
 
-def latent_jobs(data: TrainingData, fingerprint: str) -> Iterator[Job]:
-    """Every picture and placement that the run uses."""
-    material = data.material
-    for index, picture in enumerate(material.pictures):
-        if data.repeats[index]:
-            for placement in all_placements(picture, material.sizes[index], material.subset(picture).images):
-                yield _job(material, picture, placement, fingerprint)
-    if data.validation is not None:
-        held = data.validation.material
-        for picture, size in zip(held.pictures, held.sizes):
-            yield _job(held, picture, centred(picture.size, size), fingerprint)
-
-
-def _job(material: Material, picture: Picture, placement: Placement, fingerprint: str) -> Job:
-    return Job(key_of_latents(material, picture, placement, fingerprint), material, picture, placement)
-
-
-def _share_of(data: TrainingData, cache: TensorCache, items: dict[str, T]) -> list[T]:
+def _share(data: TrainingData, cache: TensorCache) -> slice:
     """What this process encodes: by the items' places among all, so that nobody depends on what others have done yet."""
-    listed = list(items.values())
-    return listed if cache.folder is None else listed[data.rank :: data.processes]
+    return slice(None) if cache.folder is None else slice(data.rank, None, data.processes)
 
 
-def _batches(jobs: Sequence[Job], batch_size: int) -> Iterator[list[Job]]:
-    """Jobs of one size together."""
-    by_size: dict[tuple[int, int], list[Job]] = {}
-    for job in jobs:
-        by_size.setdefault(job.placement.target, []).append(job)
-    for _, members in sorted(by_size.items()):
-        for start in range(0, len(members), batch_size):
-            yield members[start : start + batch_size]
+@contextmanager
+def _flushed(cache: TensorCache) -> Iterator[None]:
+    """Whatever ends the block, what was put is on the disk."""
+    try:
+        yield
+    finally:
+        cache.flush()
+
+
+class Failures:
+    """Pictures that could not be read although they passed the checks: told together when all others are cached."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._messages: list[str] = []
+
+    def add(self, error: UserError) -> None:
+        """One more."""
+        self.count += 1
+        if len(self._messages) < MOST_NAMED:
+            self._messages.append(str(error))
+
+    def tell(self) -> None:
+        """Raise `UserErrors` where there is one."""
+        more = self.count - len(self._messages)
+        raise_all([*self._messages, *([f"{more} more pictures likewise."] if more else [])])
 
 
 Loaded = tuple[Tensor, Tensor | None]
@@ -164,30 +159,43 @@ Loaded = tuple[Tensor, Tensor | None]
 
 
 def _loaded_ahead(
-    batches: Iterable[list[Job]], readers: ThreadPoolExecutor
+    batches: Iterable[list[Job]], readers: ThreadPoolExecutor, failures: Failures
 ) -> Iterator[tuple[list[Job], list[Loaded]]]:
-    """Each batch with its pictures, decoded in threads while earlier batches are encoded.
+    """Each batch with its pictures, decoded in threads while earlier batches are encoded; what cannot be read is left out.
 
     The threads are the caller's to end: an abandoned generator that waited for its own when Python's garbage collector found
     it could stop the whole process, if that was while another thread was being started.
     """
     room = Room()
-    waiting: deque[tuple[list[Job], list[Future[Loaded]]]] = deque()
+    waiting: deque[tuple[list[Job], list[Future[Loaded | UserError]]]] = deque()
     for batch in batches:
         waiting.append((batch, [readers.submit(_load, job, room) for job in batch]))
         if len(waiting) > BATCHES_AHEAD:
-            yield _finished(*waiting.popleft())
+            yield _finished(*waiting.popleft(), failures)
     while waiting:
-        yield _finished(*waiting.popleft())
+        yield _finished(*waiting.popleft(), failures)
 
 
-def _finished(batch: list[Job], loading: list[Future[Loaded]]) -> tuple[list[Job], list[Loaded]]:
-    return batch, [future.result() for future in loading]
+def _finished(
+    batch: list[Job], loading: list[Future[Loaded | UserError]], failures: Failures
+) -> tuple[list[Job], list[Loaded]]:
+    jobs, loaded = [], []
+    for job, future in zip(batch, loading):
+        result = future.result()
+        if isinstance(result, UserError):
+            failures.add(result)
+        else:
+            jobs.append(job)
+            loaded.append(result)
+    return jobs, loaded
 
 
-def _load(job: Job, room: Room) -> Loaded:
+def _load(job: Job, room: Room) -> Loaded | UserError:
     with room.taken(job.picture.size):
-        return load_pixels(job.material, job.picture, job.placement)
+        try:
+            return load_pixels(job.material, job.picture, job.placement)
+        except UserError as error:
+            return error
 
 
 Entries = dict[str, Tensors]
@@ -198,7 +206,8 @@ def _encoded(
     batches: Iterable[tuple[list[Job], list[Loaded]]], encode: Callable[[Tensor], LatentDistribution]
 ) -> Iterator[Entries]:
     for jobs, loaded in batches:
-        yield _encode_pictures(jobs, loaded, encode)
+        if jobs:
+            yield _encode_pictures(jobs, loaded, encode)
 
 
 def _encode_pictures(jobs: list[Job], loaded: list[Loaded], encode: Callable[[Tensor], LatentDistribution]) -> Entries:

@@ -1,107 +1,186 @@
 """A store of encoded pictures and captions, keyed by everything that made them.
 
-Nothing stale can be found, because a changed picture, model or setting makes another key; nothing half-written can be
-read, because files are moved into place whole; nothing damaged is used, because each file holds a checksum of itself; and
-deleting the folder is always safe.
+Nothing stale can be found, because a changed picture, model or setting makes another key; nothing half-written can be read,
+and nothing damaged is used, because each entry holds a checksum of itself; and deleting the folder is always safe.
 """
 
 from __future__ import annotations
 
-import logging
-import zlib
+import json
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load, save
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from library.core.errors import UserError
-from library.core.files import write_atomically
-
-log = logging.getLogger("dojo")
-
-CHECKSUM = b'"checksum":"'
-"""What stands before the 8 digits of the checksum, in the metadata of an entry's header."""
+from library.data.cache.appending import Appender
+from library.data.cache.reading import ShardReader
+from library.data.cache.shards import Bytes, packed
 
 Tensors = dict[str, Tensor]
 
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Types of tensors, as safetensors names them."""
+
 
 class TensorCache:
-    """Named groups of tensors by key, in a folder or, without one, in memory. May be sent to other processes.
+    """Named groups of tensors by key, in a folder of shards or, without one, in memory.
+
+    May be sent to other processes: of a folder only its name travels. Threads may share it, and forked processes too.
 
     Args:
-        folder: where files are kept (`folder/ab/abcd....safetensors`); None keeps them in memory.
+        folder: where shards are kept; None keeps the entries in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._entries: dict[str, bytes] = {}
+        self._entries: dict[bytes, bytes] = {}
+        self._open()
 
     def get(self, key: str) -> Tensors | None:
-        """The tensors, or None where there are none; a damaged file is removed and counts as none.
+        """The tensors, the caller's own; None where there are none. A damaged entry is annulled and counts as none.
 
         Raises:
-            UserError: the file cannot be read or removed.
+            UserError: a file cannot be read.
         """
-        if self.folder is None:
-            data = self._entries.get(key)
-            return None if data is None else load(data)
-        path = self._path(key)
-        try:
-            data = path.read_bytes()
-            if _is_whole(data):
-                return load(data)
-            log.warning("cache file %s is damaged; it is made anew", path)
-            path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(
-                f"cache file {path}: {error.strerror or error}. Delete the folder {self.folder}, which is always safe, or "
-                "name another cache_dir."
-            ) from error
-        return None
+        wanted = bytes.fromhex(key)
+        if self._reader is None:
+            data = self._entries.get(wanted)
+            return None if data is None else _tensors(np.frombuffer(bytearray(data), np.uint8))
+        payload = self._reader.payload(wanted)
+        if payload is None:
+            payload = self._fresh_payload(wanted)
+        return None if payload is None else _tensors(payload)
 
     def holds(self, key: str) -> bool:
         """Whether there is something under the key, whole or not."""
-        return key in self._entries if self.folder is None else self._path(key).is_file()
+        return bool(self.sizes([key])[0])
 
-    def put(self, key: str, tensors: Tensors) -> None:
-        """Keep tensors (CPU) under the key.
+    def sizes(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Bytes of what is under each key, whole or not; 0 where there is nothing. For many keys in one call.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the folder cannot be read.
         """
-        data = _sealed(save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"checksum": "0" * 8}))
-        if self.folder is None:
-            self._entries[key] = data
+        if self._reader is None:
+            return np.array([len(self._entries.get(bytes.fromhex(key), b"")) for key in keys], np.int64)
+        self._own()
+        self._appender.sync()
+        self._reader.refresh()
+        return self._reader.lengths(packed(keys))
+
+    def put(self, key: str, tensors: Tensors) -> None:
+        """Keep tensors (CPU) under the key: on the disk, and found by others, after `flush` or some seconds.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        if self._reader is None:
+            self._entries[bytes.fromhex(key)] = data
             return
-        path = self._path(key)
-        try:
-            write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
-        except UserError as error:
-            raise UserError(
-                f"{error} For caches: name another cache_dir, or cache in memory (cache_latents instead of cache_latents_to_disk).",
-                error.exit_code,
-            ) from error
+        self._own()
+        self._appender.append(bytes.fromhex(key), data)
 
-    def _path(self, key: str) -> Path:
-        assert self.folder is not None
-        return self.folder / key[:2] / f"{key}.safetensors"
+    def flush(self) -> None:
+        """Let everything that was put be on the disk, and others add to what they please.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._own()
+        self._appender.close()
+
+    def __len__(self) -> int:
+        """Entries that are there now."""
+        if self._reader is None:
+            return len(self._entries)
+        self._reader.refresh()
+        return self._reader.entries
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_entries": self._entries}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._reader = None if self.folder is None else ShardReader(self.folder)
+        self._appender = Appender(self.folder or Path())
+        weakref.finalize(self, _close, self._appender, self._process)
+
+    def _fresh_payload(self, key: bytes) -> Bytes | None:
+        """What this process has put just now, else what others have added meanwhile."""
+        assert self._reader is not None
+        self._own()
+        pending = self._appender.read(key)
+        if pending is not None:
+            return np.frombuffer(bytearray(pending), np.uint8)
+        self._reader.refresh()
+        return self._reader.payload(key)
+
+    def _own(self) -> None:
+        """In a forked process: leave the shard to the one that took it, and locks to the threads that were not forked."""
+        if self._reader is None or os.getpid() == self._process:
+            return
+        self._process = os.getpid()
+        self._reader = self._reader.for_this_process()
+        self._appender = Appender(self._reader.folder)
+        weakref.finalize(self, _close, self._appender, self._process)
 
 
-def _sealed(data: bytes) -> bytes:
-    """The entry with its checksum in the place of the zeros."""
-    place = data.index(CHECKSUM) + len(CHECKSUM)
-    return data[:place] + _checksum(data, place) + data[place + 8 :]
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in an entry's bytes."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    """Byte of the data."""
+    count: int
+    """Values."""
 
 
-def _is_whole(data: bytes) -> bool:
-    """Whether every byte is as it was written."""
-    place = data.find(CHECKSUM) + len(CHECKSUM)
-    return data[place : place + 8] == _checksum(data, place)
+@lru_cache(maxsize=1024)
+def _layout(header: bytes) -> list[Stored]:
+    """The tensors that a safetensors header names; entries of one shape have one header."""
+    named = json.loads(header)
+    return [
+        Stored(
+            name, TYPES[it["dtype"]], tuple(it["shape"]), it["data_offsets"][0], int(np.prod(it["shape"], dtype=int))
+        )
+        for name, it in named.items()
+        if name != "__metadata__"
+    ]
 
 
-def _checksum(data: bytes, place: int) -> bytes:
-    """CRC-32 of everything but the 8 digits at `place`, which it is written in; tells every flipped bit."""
-    view = memoryview(data)
-    return b"%08x" % zlib.crc32(view[place + 8 :], zlib.crc32(view[:place]))
+def _tensors(payload: Bytes) -> Tensors:
+    """A safetensors file's tensors, without copying their data: `safetensors.torch.load` copies each."""
+    start = 8 + int.from_bytes(payload[:8].tobytes(), "little")
+    return {
+        each.name: torch.frombuffer(payload, dtype=each.dtype, count=each.count, offset=start + each.start).reshape(
+            each.shape
+        )
+        if each.count
+        else torch.empty(each.shape, dtype=each.dtype)
+        for each in _layout(payload[8:start].tobytes())
+    }
+
+
+def _close(appender: Appender, process: int) -> None:
+    if os.getpid() == process:
+        appender.close()

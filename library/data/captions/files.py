@@ -34,8 +34,10 @@ def clean_lines(text: str) -> str:
 def decoded(data: bytes) -> tuple[str, str]:
     """Text of a caption file, and the encoding where it is not UTF-8 (else "").
 
-    UTF-8 with or without mark, UTF-16 with mark or recognised by its zero bytes, else Windows-1252.
+    UTF-8 with or without mark, UTF-32 with mark, UTF-16 with mark or recognised by its zero bytes, else Windows-1252.
     """
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return data.decode("utf-32", errors="replace"), "UTF-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace"), "UTF-16"
     if b"\0" in data:

@@ -99,7 +99,7 @@ def without_trigger(caption: str, trigger: str, class_word: str, separator: str 
     """
     if not trigger or not mentions(caption, trigger):
         return caption
-    replaced = _word(trigger).sub(lambda _: class_word, caption)
+    replaced = whole_word(trigger).sub(lambda _: class_word, caption)
     tags = [" ".join(tag.split()) for tag in replaced.split(separator)]
     if class_word:
         repeated = re.compile(rf"(?<!\w)({re.escape(class_word)})(\s+{re.escape(class_word)})+(?!\w)", re.IGNORECASE)
@@ -114,7 +114,7 @@ def without_trigger(caption: str, trigger: str, class_word: str, separator: str 
 
 def mentions(caption: str, trigger: str) -> bool:
     """Whether the trigger stands in the caption as a whole word."""
-    return bool(_word(trigger).search(caption))
+    return bool(whole_word(trigger).search(caption))
 
 
 class Drawn:
@@ -246,5 +246,6 @@ def _warmup_steps(settings: CaptionConfig, max_train_steps: int) -> int:
     return math.floor(steps * max_train_steps) if steps < 1 else int(steps)
 
 
-def _word(text: str) -> re.Pattern[str]:
+def whole_word(text: str) -> re.Pattern[str]:
+    """Finds the text where no letter or digit touches it, whatever its case."""
     return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)

@@ -93,7 +93,7 @@ def _usable(found: Found, remarks: Remarks) -> Found:
     for place in np.flatnonzero(bad):
         picture = found.pictures[place]
         remarks.add(Finding("unusable size", "warning", str(picture.path), _reason(picture.size), LEFT_OUT))
-    return Found(found.pictures[~bad], found.records_N[~bad])
+    return Found(found.pictures[~bad], found.records_N[~bad]) if bad.any() else found
 
 
 def _reason(size: Size) -> str:

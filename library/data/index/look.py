@@ -73,8 +73,10 @@ class Looker:
         known = self.manifest.pictures(folder.root)
         places_N = places_among(listing.names, known.names)
         known_N = places_N >= 0
-        records_N = np.zeros(len(listing), RECORD)
-        records_N[known_N] = known.records_N[places_N[known_N]]
+        records_N = known.records_N
+        if known.names != listing.names:
+            records_N = np.zeros(len(listing), RECORD)
+            records_N[known_N] = known.records_N[places_N[known_N]]
         places = np.flatnonzero(known_N).tolist() if known.problems else []
         problems = {place: found for place in places if (found := known.problems.get(listing.names[place])) is not None}
         again_N = ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing)

@@ -151,8 +151,17 @@ class PicturesInTheMaking:
 
     def finished(self) -> Pictures:
         """All of them."""
-        rows_N = np.concatenate(self._rows) if self._rows else np.zeros(0, ROW)
-        return Pictures(tuple(self._places), self.texts.finished(), rows_N)
+        return Pictures(tuple(self._places), self.texts.finished(), joined(self._rows, ROW))
+
+
+def those(rows_N: NDArray[np.void], which_N: NDArray[np.bool_]) -> NDArray[np.void]:
+    """The rows that are asked for; where that is all of them, no copy."""
+    return rows_N if which_N.all() else rows_N[which_N]
+
+
+def joined(parts: Sequence[NDArray[np.void]], kind: np.dtype) -> NDArray[np.void]:
+    """The rows of all parts; of one, no copy."""
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, kind), *parts])
 
 
 def pictures_of(listed: Sequence[Picture]) -> Pictures:

@@ -16,7 +16,7 @@ from library.data.checks.remarks import Remarks
 from library.data.index.captions import read_captions
 from library.data.index.folder import Folder, Listing
 from library.data.index.look import Looker
-from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place
+from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place, joined, those
 from library.data.index.record import RECORD
 from library.data.index.siblings import Siblings, extension_of, stem_of, subfolders, suggestion
 
@@ -77,7 +77,7 @@ class Scanner:
     def __init__(self, datasets: Sequence[Dataset], looker: Looker, remarks: Remarks) -> None:
         self._datasets, self._looker, self._remarks = datasets, looker, remarks
         self._making = PicturesInTheMaking()
-        self._records: list[NDArray[np.void]] = [np.zeros(0, RECORD)]
+        self._records: list[NDArray[np.void]] = []
         subsets = [subset for dataset in datasets for subset in dataset.subsets]
         masks = {subset.images.conditioning_data_dir for subset in subsets} - {None}
         self._used = {subset.image_dir for subset in subsets} | {Path(str(folder)) for folder in masks}
@@ -97,7 +97,7 @@ class Scanner:
                     except OSError as error:
                         message = f"cannot be read ({error.strerror or error})."
                         self._tell("unreadable", "error", error.filename or where, message)
-        return Found(self._making.finished(), np.concatenate(self._records))
+        return Found(self._making.finished(), joined(self._records, RECORD))
 
     def _tell(
         self, kind: str, severity: Severity, path: object, message: str, advice: str = "", of: object = ""
@@ -138,8 +138,8 @@ class Scanner:
         for place in np.flatnonzero(usable_N).tolist():
             rows_N["name"][place] = self._making.texts.add(files.listing.names[place])
         of = Place(files.folder.root, number, index, subset.is_reg, subset.num_repeats)
-        self._making.add(of, rows_N[usable_N])
-        self._records.append(looked.records_N[usable_N])
+        self._making.add(of, those(rows_N, usable_N))
+        self._records.append(those(looked.records_N, usable_N))
 
     def _is_large(
         self, number: int, index: int, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]
@@ -207,7 +207,7 @@ class Scanner:
         if unreadable is not None:
             self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=of)
         if encoding is not None:
-            severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
+            severity: Severity = "notice" if encoding.startswith("UTF") else "warning"  # the other is a guess
             message = f"is not UTF-8; it is read as {encoding}."
             self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=of)
         elif unreadable is None:

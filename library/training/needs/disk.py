@@ -17,7 +17,7 @@ from library.data.summary import summary
 from library.inference.requests import SampleRequest
 from library.models.base import DiffusionModel
 from library.training.data import cache_folder, missing_in_caches
-from library.training.interval import Interval, sample_interval, save_interval
+from library.training.interval import Interval, save_interval, times_sampled
 from library.training.loop import Span
 from library.training.needs.meta_run import MetaRun
 from library.training.observers import log_folder
@@ -30,8 +30,8 @@ ENTRY = 210
 """Bytes of a LoRA file's header for each trained tensor, with its half of an alpha's."""
 METADATA = 4000
 """Bytes of what a LoRA file says of itself, beside its data."""
-CACHE_ENTRY = 160
-"""Bytes of a cached file's header."""
+CACHE_ENTRY = 210
+"""Bytes that an entry of a cache takes beside its values."""
 PICTURE = 1.5
 """Bytes that PNG needs for a pixel of a picture, about; noise takes twice as much."""
 LOGGED = 600
@@ -78,7 +78,17 @@ def tell_disk(
     """
     if not run.is_main or meta_run is None:
         return
-    writings = planned(run, data, model, span, requests, meta_run)
+    told, *warnings = on_disks(run, planned(run, data, model, span, requests, meta_run))
+    run.say(f"disk: {told}")
+    run.tell_all([f"warning: {warning}" for warning in warnings])
+
+
+def on_disks(run: Run, writings: Sequence[Writing]) -> list[str]:
+    """What will be written and what is free; then what is wrong with that, and what would lower it.
+
+    Raises:
+        UserError: as `tell_disk`.
+    """
     disks: dict[int, list[Writing]] = defaultdict(list)
     for each in writings:
         found = existing(each.folder)
@@ -92,10 +102,8 @@ def tell_disk(
         for members, room in rooms
         if room is not None
     ]
-    run.say(f"disk: {'; '.join([listed or 'nothing to write', *places])}")
-    for members, room in rooms:
-        if room is not None:
-            _compare(run, members, room)
+    compared = [_compared(run, members, room) for members, room in rooms if room is not None]
+    return ["; ".join([listed or "nothing to write", *places]), *filter(None, compared)]
 
 
 def planned(
@@ -112,7 +120,7 @@ def planned(
     saved = kept.loras * lora + kept.states * state
     one_save = lora + (state if kept.states else 0)
     pixels = sum(each.width * each.height for each in requests)
-    painted = round(times_sampled(run, span) * pixels * PICTURE)
+    painted = round(times_sampled(run.config.sampling, span) * pixels * PICTURE)
     logs = run.config.logging.log_with == "tensorboard"
     logged = (span.last_step - span.first_step) // run.config.logging.log_every_n_steps * LOGGED + painted
     cached = _size_of_caches(run, data, model, meta_run)
@@ -178,14 +186,8 @@ def _size_of_caches(run: Run, data: TrainingData, model: DiffusionModel, meta_ru
     return size + len(captions) * caption * config.cache_text_encoder_outputs_to_disk
 
 
-def times_sampled(run: Run, span: Span) -> int:
-    """At intervals, at the start where asked for, and at the end."""
-    config = run.config.sampling
-    return sample_interval(config).times(span) + 1 + (config.sample_at_first and span.first_step == 0)
-
-
-def _compare(run: Run, writings: Sequence[Writing], room: int) -> None:
-    """Of what is written on one disk."""
+def _compared(run: Run, writings: Sequence[Writing], room: int) -> str:
+    """What is wrong with what is written on one disk; empty where it has room."""
     least, total = sum(each.least for each in writings), sum(each.total for each in writings)
     folders = ", ".join(dict.fromkeys(f"{each.where} {each.folder}" for each in writings if each.total))
     if least > room:
@@ -194,11 +196,12 @@ def _compare(run: Run, writings: Sequence[Writing], room: int) -> None:
             f"({folders}). Free some space, or name a folder on another disk. {_advice(run)}".strip(),
             Exit.DISK_FULL,
         )
-    if total > room:
-        run.say(
-            f"warning: the disk will be full before the run is over: it takes {amount(total)}, and {amount(room)} are free "
-            f"({folders}). {_advice(run)}".strip()
-        )
+    if total <= room:
+        return ""
+    return (
+        f"the disk will be full before the run is over: it takes {amount(total)}, and {amount(room)} are free "
+        f"({folders}). {_advice(run)}".strip()
+    )
 
 
 def _advice(run: Run) -> str:

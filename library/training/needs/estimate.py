@@ -232,4 +232,4 @@ def _savings(run: Run, demand: Demand) -> Iterator[tuple[str, Run, Demand]]:
 
 
 def _with(phase: Phase, parts: dict[str, int]) -> Phase:
-    return Phase(phase.name, {**phase.parts, **parts})
+    return replace(phase, parts={**phase.parts, **parts})

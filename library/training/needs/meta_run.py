@@ -98,7 +98,7 @@ class MetaRun:
 
     def tallied(self, work: Callable[[], object]) -> Work:
         """What something more computes that is done with the trainer."""
-        with without_numbers(), Tally() as tally:
+        with without_numbers(), LiveMemory(), Tally() as tally:  # the former answers what a run asks of its numbers
             work()
         return tally.work
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from library.core.errors import Exit, UserError
+from library.core.errors import Exit, UserError, UserErrors
 from library.data.cache.filling import cache_latents, cache_texts
+from library.data.cache.jobs import latent_jobs
 from library.data.cache.store import TensorCache
 from library.data.checks.preflight import preflight
 from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.examples import key_of_latents, load_pixels
 from library.data.pictures.placement import centred
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
+from tests.data.cache.shard_files import records
 
 Make = Callable[..., Path]
 
@@ -97,10 +101,10 @@ def test_only_what_changed_is_encoded_again(tmp_path: Path, folder: Make, pictur
     os.utime(path / "03.png", ns=(before.st_atime_ns, before.st_mtime_ns))  # the time stamp says nothing
     (path / "04.png").rename(path / "renamed.png")
     (path / "04.txt").rename(path / "renamed.txt")
-    next((tmp_path / "cache").rglob("*.safetensors")).write_bytes(b"damaged")
+    records(tmp_path / "cache")[0].write(0, b"damaged")
     vae = Vae()
     cache_latents(build(path, subset, dataset), vae, fingerprint="vae", cache=cache)
-    assert len(vae.batches) in (1, 2)  # the damaged file may be that of the changed picture
+    assert len(vae.batches) in (1, 2)  # the damaged entry may be that of the changed picture
     flipped = Vae()
     cache_latents(build(path, subset, dataset, flip_aug=True), flipped, fingerprint="vae", cache=cache)
     assert len(flipped.batches) == 6
@@ -191,7 +195,7 @@ def test_pictures_of_one_name_have_latents_of_their_own(tmp_path: Path, picture:
     vae = Vae()
     plain = build(tmp_path, subset, dataset)
     cached = cache_latents(plain, vae, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
-    assert len(vae.batches) == len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2
+    assert len(vae.batches) == len(records(tmp_path / "cache")) == 2
     for with_pixels, with_latents in zip(all_examples(plain), all_examples(cached)):
         assert with_latents.caption == "both"
         assert torch.equal(with_latents.latents.mean, avg_pool2d(with_pixels.pixels, 8))
@@ -233,19 +237,17 @@ def test_whatever_shapes_latents_is_encoded_again_when_it_changes(
 def test_damaged_entries_are_made_anew_and_are_right(
     tmp_path: Path, folder: Make, subset, dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cut short, empty, and with one bit flipped among the latents, which no format notices by itself."""
+    """Lost, written over, and with one bit flipped among the latents, which no format notices by itself."""
     data, cache = build(folder(6), subset, dataset), TensorCache(tmp_path / "cache")
     before = all_examples(cache_latents(data, Vae(), fingerprint="vae", cache=cache))
-    paths = sorted((tmp_path / "cache").rglob("*.safetensors"))
-    paths[0].write_bytes(paths[0].read_bytes()[:-5])
-    paths[1].write_bytes(b"")
-    flipped = bytearray(paths[2].read_bytes())
-    flipped[-3] ^= 0x10
-    paths[2].write_bytes(flipped)
+    first, second, third, *_ = records(tmp_path / "cache")
+    first.write(0, bytes(first.end - first.offset))
+    second.write(100, b"something else")
+    third.flip(8 * (third.end - third.offset) - 20)
     vae = Vae()
     after = all_examples(cache_latents(data, vae, fingerprint="vae", cache=cache))
     assert sum(shape[0] for shape in vae.batches) == 3
-    assert sum("is damaged; it is made anew" in record.message for record in caplog.records) == 3
+    assert sum("is damaged in one entry; it is made anew" in record.message for record in caplog.records) == 3
     for one, other in zip(before, after):
         assert torch.equal(one.latents.mean, other.latents.mean) and torch.equal(one.latents.std, other.latents.std)
 
@@ -295,7 +297,67 @@ def test_captions_that_vary_too_much_name_the_option(folder: Make, subset, datas
 
 def test_a_cache_deleted_in_the_middle_is_told(tmp_path: Path, folder: Make, subset, dataset) -> None:
     data = cache_latents(build(folder(3), subset, dataset), Vae(), fingerprint="v", cache=TensorCache(tmp_path / "c"))
-    for path in (tmp_path / "c").rglob("*.safetensors"):
-        path.unlink()
+    shutil.rmtree(tmp_path / "c")
     with pytest.raises(UserError, match="vanished"):
         data[0, 0]
+
+
+def test_all_pictures_that_cannot_be_read_are_named_and_the_others_are_cached(
+    tmp_path: Path, folder: Make, picture: Make, subset, dataset
+) -> None:
+    path = folder(9)
+    data = build(path, subset, dataset)
+    (path / "01.png").unlink()
+    picture(path / "05.png", (96, 64), seed=99)
+    (path / "08.png").write_bytes((path / "08.png").read_bytes()[:60])
+    with pytest.raises(UserErrors) as caught:
+        cache_latents(data, Vae(), fingerprint="vae", cache=TensorCache(tmp_path / "cache"), batch_size=4)
+    assert sorted(re.findall(r"(\d\d)\.png", "".join(caught.value.messages))) == ["01", "05", "08"]
+    assert len(records(tmp_path / "cache")) == 6
+    picture(path / "01.png", seed=98)
+    vae = Vae()
+    cache_latents(build(path, subset, dataset), vae, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert sum(shape[0] for shape in vae.batches) == 2, "one is new, one is another, and the damaged one is left out"
+
+
+def test_an_interrupted_filling_goes_on_where_it_was(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    data, calls = build(folder(9), subset, dataset), []
+
+    def interrupted(pixels_BCHW: Tensor) -> LatentDistribution:
+        calls.append(pixels_BCHW.shape[0])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return Vae()(pixels_BCHW)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_latents(data, interrupted, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    rest = Vae()
+    cache_latents(data, rest, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert len(rest.batches) == 9 - 3
+
+
+def test_what_is_missing_is_kept_as_numbers(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    data = build(folder(9), subset, dataset, flip_aug=True, validation_split=0.2)
+    jobs = latent_jobs(data, "vae")
+    assert len(jobs) == len({job.key for job in jobs}) == 2 * 7 + 2
+    assert jobs.numbers_J.nbytes == 8 * len(jobs)
+    trained = [(job.index, job.placement.flip) for job in jobs if job.material is data.material]
+    assert trained == [(index, flipped) for index in range(7) for flipped in (False, True)]
+    cache = TensorCache(tmp_path / "cache")
+    for job in jobs[::3]:
+        cache.put(job.key, {"mean": torch.zeros(1)})
+    lacking = jobs.lacking(cache)
+    assert [job.key for job in lacking] == [job.key for place, job in enumerate(jobs) if place % 3]
+    batches = list(lacking.batches(3))
+    assert sorted(job.key for batch in batches for job in batch) == sorted(job.key for job in lacking)
+    assert all(len({job.placement.target for job in batch}) == 1 and len(batch) <= 3 for batch in batches)
+    assert [batch[0].placement.target for batch in batches] == sorted(batch[0].placement.target for batch in batches)
+
+
+def test_copies_of_a_picture_are_encoded_once(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    path = folder(4)
+    for number in range(3):
+        (path / f"copy{number}.png").write_bytes((path / "00.png").read_bytes())
+    vae = Vae()
+    cache_latents(build(path, subset, dataset), vae, fingerprint="vae", cache=TensorCache(tmp_path / "cache"))
+    assert len(vae.batches) == 4

@@ -17,6 +17,7 @@ WORDS = "café, naïve – “boxer”"
         ("utf-8", ""),
         ("utf-8-sig", ""),
         ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
         ("utf-16-le", "UTF-16"),
         ("utf-16-be", "UTF-16"),
         ("cp1252", "Windows-1252"),

@@ -60,9 +60,9 @@ def test_a_ratio_of_epochs_is_counted_too() -> None:
     assert kept_files(SavingConfig(save_n_epoch_ratio=4), Span(0, 40, 4, 1)).loras == 5
 
 
-def run_with(said: list[str], **saving: object) -> SimpleNamespace:
+def run_with(**saving: object) -> SimpleNamespace:
     config = SimpleNamespace(saving=SavingConfig(**saving), data=DataConfig())  # type: ignore[arg-type]
-    return SimpleNamespace(config=config, say=said.append)
+    return SimpleNamespace(config=config)
 
 
 def writings(tmp_path, total: int, least: int) -> list[disk.Writing]:
@@ -79,17 +79,13 @@ def writings(tmp_path, total: int, least: int) -> list[disk.Writing]:
     ],
 )
 def test_what_would_lower_it_is_advised(tmp_path, saving, advised: list[str], not_advised: list[str]) -> None:
-    said: list[str] = []
-    disk._compare(run_with(said, **saving), writings(tmp_path, 3_000_000, 1_000_000), 2_000_000)
-    [told] = said
+    told = disk._compared(run_with(**saving), writings(tmp_path, 3_000_000, 1_000_000), 2_000_000)
     assert "it takes 3.0 MB, and 2.0 MB are free" in told and str(tmp_path) in told
     assert all(word in told for word in advised) and not any(word in told for word in not_advised)
 
 
 def test_what_fits_needs_no_word_and_what_cannot_even_begin_stops(tmp_path) -> None:
-    said: list[str] = []
-    disk._compare(run_with(said), writings(tmp_path, 3000, 1000), 3000)
-    assert said == []
+    assert disk._compared(run_with(), writings(tmp_path, 3000, 1000), 3000) == ""
     with pytest.raises(UserError, match=r"a single save take 2\.0 MB, and 1\.9 MB are free") as caught:
-        disk._compare(run_with(said), writings(tmp_path, 3_000_000, 2_000_000), 1_900_000)
+        disk._compared(run_with(), writings(tmp_path, 3_000_000, 2_000_000), 1_900_000)
     assert caught.value.exit_code == Exit.DISK_FULL

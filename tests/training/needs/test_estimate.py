@@ -5,66 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
-from PIL import Image
 
-from library.config.load import load_config
 from library.config.schema.training import OptimizerConfig
 from library.inference.requests import SampleRequest
 from library.models.live_memory import LiveMemory
 from library.models.load import load_model
-from library.models.published import recipe
-from library.models.random_weights import write_folder
 from library.training.data import batches, build_data, look_through
 from library.training.length import plan_length
 from library.training.needs import estimate
 from library.training.needs.estimate import GIB, HOLES, in_process, optimizer_cost, tell_memory
 from library.training.needs.meta_run import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, go_through
-from library.training.run import Run, start_run
+from library.training.run import Run
 from library.training.trainer import build_trainer, trained_hosts
 from networks.build import build_network
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models `sd15` and `sdxl`, and pictures of 64x64 and 96x48."""
-    root = tmp_path_factory.mktemp("estimate")
-    for family in ("sd15", "sdxl"):
-        write_folder(recipe(family, tiny=True), root / family)
-    (root / "pictures").mkdir()
-    for number, size in enumerate([(64, 64), (64, 64), (96, 64)]):
-        Image.new("RGB", size, (60 * number, 90, 120)).save(root / "pictures" / f"{number}.png")
-        (root / "pictures" / f"{number}.txt").write_text("hero, man", encoding="utf-8")
-    return root
-
-
-@pytest.fixture
-def started(folders: Path, tmp_path: Path) -> Callable[..., Run]:
-    """`started(family="sd15", **options)`: a run at its start."""
-
-    def start(family: str = "sd15", **options: object) -> Run:
-        given = {
-            "pretrained_model_name_or_path": folders / family,
-            "train_data_dir": folders / "pictures",
-            "resolution": 64,
-            "train_batch_size": 2,
-            "max_train_steps": 2,
-            "output_dir": tmp_path / "out",
-            "seed": 1,
-            **options,
-        }
-        threads = torch.get_num_threads()
-        loaded = load_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
-        run = start_run(loaded, loaded.config, Accelerator())
-        torch.set_num_threads(threads)
-        return run
-
-    return start
 
 
 def phases(run: Run, demand: Demand) -> dict[str, Phase]:

@@ -1,0 +1,241 @@
+"""Captions as they lie on disk, to be edited: found beside their pictures or in a metadata file, and written back."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.config.picture_folders import IMAGE_EXTENSIONS
+from library.core.disk import writing
+from library.core.errors import UserError
+from library.data.captions.files import decoded, read_metadata
+from library.data.index.folder import Folder
+from library.data.index.siblings import Siblings, extension_of, stem_of, suggestion
+from library.data.index.sources import CAPTION_EXTENSIONS
+
+JSON_FIELDS = ("tags", "caption")
+"""Of a metadata entry; the first that it has is edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file as it was read."""
+
+    path: Path
+    """What the name leads to, where it is a link."""
+    data: bytes | None
+    """None: there is no such file yet."""
+    mode: int = 0
+    owner: tuple[int, int] = (0, 0)
+    stamp: tuple[int, int] = (0, 0)
+    """Size and mtime_ns."""
+
+    @property
+    def is_read_only(self) -> bool:
+        """Nobody may write it."""
+        return self.data is not None and not self.mode & 0o222
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One caption to be edited."""
+
+    label: str
+    """How it is shown: its path within the folder, or the metadata entry's name."""
+    text: str
+    picture: Path
+    source: Written
+    encoding: str = ""
+    """Where it is not UTF-8 without a mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New content for a file."""
+
+    source: Written
+    after: bytes
+
+
+@dataclass(frozen=True)
+class CaptionFolder:
+    """The captions of a folder's pictures."""
+
+    root: Path
+    captions: list[Caption]
+    missing: list[Caption]
+    """Pictures without a caption, with the file that it would have."""
+    strays: int
+    """Caption files that belong to no picture."""
+
+    def changes(self, captions: Sequence[Caption], texts: Sequence[str], to_utf8: bool) -> list[Change]:
+        """The files whose text is another one, or whose encoding is to be."""
+        return [
+            Change(caption.source, text.encode("utf-8", "surrogatepass"))
+            for caption, text in zip(captions, texts, strict=True)
+            if text != caption.text or (to_utf8 and caption.encoding)
+        ]
+
+
+@dataclass(frozen=True)
+class MetadataFile:
+    """The captions of a metadata file (`in_json`)."""
+
+    root: Path
+    """The file's folder."""
+    source: Written
+    captions: list[Caption]
+    fields: list[str]
+    """Of each caption."""
+    missing: tuple[Caption, ...] = ()
+    strays: int = 0
+
+    def changes(self, captions: Sequence[Caption], texts: Sequence[str], to_utf8: bool) -> list[Change]:
+        """The file with the new texts, where there are any."""
+        new = {caption.label: text for caption, text in zip(captions, texts, strict=True) if text != caption.text}
+        assert self.source.data is not None
+        text, encoding = decoded(self.source.data)
+        if not new:
+            return [Change(self.source, text.encode())] if to_utf8 and encoding else []
+        fields = dict(zip((caption.label for caption in self.captions), self.fields, strict=True))
+        write = _rewritten_lines if self.source.path.suffix.lower() == ".jsonl" else _rewritten_table
+        return [Change(self.source, write(text, new, fields).encode())]
+
+
+def find_captions(root: Path, recursive: bool, extension: str | None) -> CaptionFolder:
+    """The captions of a folder's pictures; hidden files and folders are passed over.
+
+    Args:
+        extension: of caption files; None: whichever of CAPTION_EXTENSIONS there is, .txt for new ones.
+
+    Raises:
+        UserError: there is no such folder, or a caption cannot be read.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}. {suggestion(root)}")
+    endings = CAPTION_EXTENSIONS if extension is None else (f".{extension.lstrip('.').lower()}",)
+    try:
+        names = Folder(root).listing(recursive).names
+    except OSError as error:
+        raise UserError(f"{root}: cannot be listed ({error.strerror or error}). Check its rights.") from error
+    siblings = Siblings(names, endings)
+    found, missing, used = [], [], set()
+    for name in names:
+        if extension_of(name) not in IMAGE_EXTENSIONS:
+            continue
+        place = siblings.caption_of(name)
+        own = stem_of(name) + endings[-1] if place is None else names[place]
+        if own in used:
+            continue
+        used.add(own)
+        if place is None:
+            missing.append(Caption(own, "", root / name, Written(root / own, None)))
+        else:
+            found.append(_read(root, own, root / name))
+    strays = sum(name.lower().endswith(endings) and name not in used for name in names)
+    return CaptionFolder(root, found, missing, strays)
+
+
+def read_captions(path: Path) -> MetadataFile:
+    """The captions of a metadata file: of each entry its `tags`, else its `caption` (in lines `text`, too).
+
+    Raises:
+        UserError: the file is missing or not of that form.
+    """
+    entries = read_metadata(path)
+    source = read_written(path)
+    root = path.absolute().parent
+    captions, fields = [], []
+    for name, entry in entries.items():
+        field = next((each for each in JSON_FIELDS if isinstance(entry.get(each), str)), None)
+        if field is not None:
+            captions.append(Caption(name, entry[field], root / name, source))
+            fields.append(field)
+    return MetadataFile(root, source, captions, fields)
+
+
+def read_written(path: Path) -> Written:
+    """A file's bytes and properties.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # half the time of Path.open, and there are many of these
+            facts = os.fstat(file.fileno())
+            data = file.read()
+        target = path.resolve() if os.path.islink(path) else path  # noqa: PTH114
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its rights.") from error
+    mode = stat.S_IMODE(facts.st_mode)
+    return Written(target, data, mode, (facts.st_uid, facts.st_gid), (facts.st_size, facts.st_mtime_ns))
+
+
+def is_unchanged(source: Written) -> bool:
+    """Whether the file is still the one that was read, going by its size and time; a new one still is not there."""
+    try:
+        facts = os.stat(source.path)  # noqa: PTH116  # as in read_written
+    except FileNotFoundError:
+        return source.data is None
+    return source.data is not None and source.stamp == (facts.st_size, facts.st_mtime_ns)
+
+
+def put(source: Written, data: bytes) -> None:
+    """Write a file whole or not at all, with the rights and owner that it had.
+
+    It is not flushed to disk, which for many small files would take minutes: what it was before is in the journal, and that is.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = source.path
+    temporary = f"{path.parent}{os.sep}.{path.name[:200]}.{os.urandom(4).hex()}.tmp"
+    with writing(path, len(data)):
+        try:
+            with open(temporary, "xb") as file:  # noqa: PTH123  # as in read_written
+                file.write(data)
+                if source.data is not None and os.name != "nt":
+                    os.fchmod(file.fileno(), source.mode)
+                    if source.owner[0] != os.geteuid():
+                        with suppress(PermissionError):  # only root may give files away; the content counts
+                            os.fchown(file.fileno(), *source.owner)
+            os.replace(temporary, path)  # noqa: PTH105  # as in read_written
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108  # as in read_written
+            raise
+
+
+def _read(root: Path, name: str, picture: Path) -> Caption:
+    source = read_written(root / name)
+    assert source.data is not None
+    text, encoding = decoded(source.data)
+    if not encoding and source.data.startswith(codecs.BOM_UTF8):
+        encoding = "UTF-8 with a mark"
+    return Caption(name, text, picture, source, encoding)
+
+
+def _rewritten_table(text: str, new: dict[str, str], fields: dict[str, str]) -> str:
+    table = json.loads(text)
+    for name, value in new.items():
+        table[name][fields[name]] = value
+    return json.dumps(table, indent=2, ensure_ascii=text.isascii()) + ("\n" if text.endswith("\n") else "")
+
+
+def _rewritten_lines(text: str, new: dict[str, str], fields: dict[str, str]) -> str:
+    def line_of(line: str) -> str:
+        entry: dict[str, Any] = json.loads(line) if line.strip() else {}
+        name = entry.get("image_path") or entry.get("file_name")
+        if name not in new:
+            return line
+        field = fields[name] if fields[name] in entry else "text"
+        return json.dumps({**entry, field: new[name]}, ensure_ascii=line.isascii()) + "\r" * line.endswith("\r")
+
+    return "\n".join(line_of(line) for line in text.split("\n"))
