@@ -35,7 +35,9 @@ EXTRAS = {
     "xformers": ["xformers"],
     "optimizers": ["prodigyopt>=1.1.2", "dadaptation>=3.2", "schedulefree>=1.4", "lion-pytorch>=0.2.2"],
     "lycoris": ["lycoris-lora>=3.2"],
+    "tagger": ["onnxruntime>=1.20"],  # `dojo dataset caption --tagger`; onnxruntime-gpu serves as well
     "test": [
+        "onnx>=1.17",  # makes the small taggers of the tests
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",

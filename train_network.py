@@ -40,6 +40,7 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
         from library.training.loop import fit
         from library.training.needs.disk import tell_disk
         from library.training.needs.estimate import tell_memory, telling_what_takes_less
+        from library.training.needs.pace import tell_pace
         from library.training.observers import build_observers, sample_requests
         from library.training.plugins import check_plugins, uses_third_parties
         from library.training.run import start_run
@@ -61,13 +62,14 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
     length = plan_length(run, data.updates_per_epoch)
     meta_run = tell_memory(run, data, length, requests)
     tell_disk(run, data, model, length.span, requests, meta_run)
+    tell_pace(run, length.span, meta_run)
     begin_folder(run)
     prepare_base(run, model)
     data = cache_all(run, data, model)
     network = build_network(config.network, trained_hosts(run, model), model.family, run.seed)
     trainer = build_trainer(run, model, network, length)
     resume(run, trainer, data)
-    observers = build_observers(run, data, trainer, length, requests)
+    observers = build_observers(run, data, trainer, length, requests, meta_run)
     asked_to_stop = requests_to_stop(run, observers.saver.seconds, trainer.lag)
     with closing(observers), run.signals.caught(), telling_what_takes_less(run, length):
         ending = fit(trainer, batches(run, data, model, length.span), length.span, observers.all, asked_to_stop)

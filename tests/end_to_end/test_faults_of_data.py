@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from library.core.errors import Exit, UserError
+from tests.data.cache.shard_files import records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,7 +145,7 @@ def test_any_name_will_do(pictures: Path, train, tmp_path: Path) -> None:
     train(**settings, max_train_steps=1, save_state=True)
     assert load_file(root / "out" / "alex 🥊 é.safetensors")
     assert (root / "out" / "alex 🥊 é-state").is_dir()
-    assert list((root / "cache").rglob("*.safetensors")) and list((root / "logs").rglob("events*"))
+    assert list((root / "cache").rglob("*.data")) and list((root / "logs").rglob("events*"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -229,8 +230,9 @@ def test_a_picture_that_changes_during_the_run_is_told_by_workers_too(
     assert "3.png: was changed since the run began" in said and "Traceback" not in said
 
 
-def cache_files(tmp_path: Path) -> set[Path]:
-    return set((tmp_path / "cache" / "latents").rglob("*.safetensors"))
+def cached(tmp_path: Path) -> dict[str, bytes]:
+    """The entries of the cache of latents, by key."""
+    return {record.key: record.payload() for record in records(tmp_path / "cache" / "latents")}
 
 
 def test_caches_are_made_anew_for_what_changed_and_mended_where_damaged(
@@ -240,16 +242,15 @@ def test_caches_are_made_anew_for_what_changed_and_mended_where_damaged(
     shutil.copytree(models("sd15"), model)
     settings = {"pretrained_model_name_or_path": model, "cache_latents_to_disk": True, "max_train_steps": 2}
     first = load_file(train(**settings) / "lora.safetensors")
-    kept = cache_files(tmp_path)
+    kept = cached(tmp_path)
     assert len(kept) == 7
 
-    cut, flipped, *_ = sorted(kept)
-    whole = {path: path.read_bytes() for path in (cut, flipped)}
-    cut.write_bytes(whole[cut][:-9])
-    flipped.write_bytes(whole[flipped][:-9] + bytes([whole[flipped][-9] ^ 1]) + whole[flipped][-8:])
+    lost, flipped, *_ = records(tmp_path / "cache" / "latents")
+    lost.write(0, bytes(lost.end - lost.offset))
+    flipped.flip(8 * (flipped.length - 9))
     again = load_file(train(**settings) / "lora.safetensors")
-    assert sum("is damaged; it is made anew" in record.message for record in caplog.records) == 2
-    assert {path: path.read_bytes() for path in whole} == whole and cache_files(tmp_path) == kept
+    assert sum("is damaged in one entry; it is made anew" in record.message for record in caplog.records) == 2
+    assert cached(tmp_path) == kept
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
 
     (vae,) = (model / "vae").glob("*.safetensors")
@@ -259,7 +260,7 @@ def test_caches_are_made_anew_for_what_changed_and_mended_where_damaged(
     os.utime(vae, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert vae.stat().st_size == stamp.st_size
     other = load_file(train(**settings) / "lora.safetensors")
-    assert len(cache_files(tmp_path)) == 14
+    assert len(cached(tmp_path)) == 14
     assert any(not torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,13 +138,9 @@ class Appender:
         """
         with self._lock:
             try:
-                if (
-                    self._claim is None
-                    or self._end >= SHARD_BYTES
-                    or not _is_still(self._claim.shard.index, self._claim.index)
-                ):
+                if self._claim is None or self._end >= SHARD_BYTES or _is_removed(self._claim.index):
                     self._next_shard()
-                self._write([head_of(key, payload), payload])
+                self._write(head_of(key, payload) + payload)
             except OSError as error:
                 raise self._failure(error, len(payload)) from error
             self.pending[key] = Pending(self._end, len(payload))
@@ -253,10 +248,9 @@ class Appender:
         os.ftruncate(self._data, end)
         return end
 
-    def _write(self, parts: Sequence[bytes]) -> None:
+    def _write(self, record: bytes) -> None:
         os.lseek(self._data, self._end, os.SEEK_SET)
-        for part in parts:
-            _write_all(self._data, part)
+        _write_all(self._data, record)
 
     def _failure(self, error: OSError, size: int | None = None) -> UserError:
         path = self.folder if self._claim is None else self._claim.shard.data
@@ -280,6 +274,11 @@ def _is_still(path: Path, file: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:
         return False
+
+
+def _is_removed(file: int) -> bool:
+    """Whether an open file has no name any more."""
+    return os.fstat(file).st_nlink == 0
 
 
 def _write_all(file: int, data: bytes) -> None:

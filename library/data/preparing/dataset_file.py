@@ -33,11 +33,13 @@ def dataset_file(folder: Path, settings: Settings) -> tuple[str, list[Finding]]:
     """
     findings = Findings()
     datasets = []
+    splits = {TRAIN: 0.0, VALIDATION: 1.0} if (folder / VALIDATION).is_dir() else {}
     for part in (TRAIN, VALIDATION):
         told = findings if part == TRAIN else Findings()  # of the same names, repeats mean nothing in validation
         subsets = [_subset(each, folder, settings) for each in _picture_folders(folder / part, part, told)]
         if subsets:
-            datasets.append({**({"validation_split": 1.0} if part == VALIDATION else {}), "subsets": subsets})
+            split = {"validation_split": splits[part]} if splits else {}  # a preset's own would hold out more
+            datasets.append({**split, "subsets": subsets})
     header = HEADER.format(path=harmless((folder / NAME).as_posix()).replace("\n", " "))
     tables: list[dict[str, Any]] = [{"general": _general(settings)}, {"datasets": datasets}]
     return "\n".join([header, *(dataset_text(table) for table in tables)]), [

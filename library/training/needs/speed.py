@@ -29,6 +29,8 @@ CPU_TIME = time.perf_counter if os.name == "nt" else time.thread_time
 AMONG_OTHERS = 0.8
 """Share of the speed that an operator has when it is repeated that is left to it in a step, where others have taken the processor's
 caches meanwhile; measured for SD 1.5."""
+CALLED_AMONG_OTHERS = 0.5
+"""The same for calling operators; measured for the demo model."""
 SHORTEST_KERNEL = 2e-6
 """Seconds that a GPU takes at least for a kernel, however little there is to do."""
 TOKENS = 1536
@@ -115,7 +117,7 @@ def _speeds(device: torch.device, dtype: torch.dtype, cores: int) -> Speeds:
     def rate(amount: str, cores: int, *works: Callable[[], object]) -> float:
         timed = [_timed(device, work, cores) for work in works]
         total = sum(getattr(each, amount) * count for work, _ in timed for each, count in work.items())
-        return total / sum(seconds for _, seconds in timed)
+        return AMONG_OTHERS * total / sum(seconds for _, seconds in timed)
 
     readers = min(cores, MOST_READERS)
     rows, wide, narrow = values(4096 if on_gpu else 256, 640), values(2560, 640), values(4, 640)
@@ -127,7 +129,7 @@ def _speeds(device: torch.device, dtype: torch.dtype, cores: int) -> Speeds:
         arithmetic={
             "product": rate("flops", cores, partial(F.linear, rows, wide)),
             "convolution": rate("flops", cores, *(partial(F.conv2d, x, w, padding=1) for x, w in zip(pixels, kernels))),
-            "attention": 4 * TOKENS**2 * 320 / _timed(device, partial(_attention, tokens), cores)[1],
+            "attention": AMONG_OTHERS * 4 * TOKENS**2 * 320 / _timed(device, partial(_attention, tokens), cores)[1],
         },
         reading=rate("bytes", readers, partial(F.linear, narrow, wide)),
         passing=rate("bytes", readers, *passes),
@@ -153,11 +155,11 @@ def _calling(device: torch.device, dtype: torch.dtype) -> float:
             chain(x).sum().backward()
 
     counted, seconds = _timed(device, step, 1)
-    return seconds / counted.total()
+    return seconds / counted.total() / CALLED_AMONG_OTHERS
 
 
 def _timed(device: torch.device, work: Callable[[], object], cores: int) -> tuple[Work, float]:
-    """What the work computes, and its seconds in a step, with the wait for a GPU.
+    """What the work computes, and its seconds when it is repeated, with the wait for a GPU.
 
     On a CPU it is the time that one thread works, divided among the cores: threads that wait for one another take many times as
     long where other programs have the cores too, and that would say nothing of the run.
@@ -169,7 +171,7 @@ def _timed(device: torch.device, work: Callable[[], object], cores: int) -> tupl
     with Tally() as tally:
         work()  # the first time of anything is slow
     clock, wait = (time.perf_counter, torch.cuda.synchronize) if on_gpu else (CPU_TIME, lambda: None)
-    return tally.work, _shortest(work, clock, wait) / cores / AMONG_OTHERS
+    return tally.work, _shortest(work, clock, wait) / cores
 
 
 def _shortest(work: Callable[[], object], clock: Callable[[], float], wait: Callable[[], None]) -> float:
