@@ -360,7 +360,7 @@ def test_a_damaged_journal_is_told(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_terminals_get_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("library.cli.dataset_tools.caption_report.colours", lambda: True)
+    monkeypatch.setattr("library.cli.dataset_tools.captions.report.colours", lambda: True)
     monkeypatch.setattr(caption_work, "colours", lambda: True)
     caption(folder, "--remove_tags", "smiling", "--files", "plain*")
     assert "  - \x1b[31;9msmiling, \x1b[0mlong_hair" in capsys.readouterr().out

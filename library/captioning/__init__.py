@@ -1,0 +1,1 @@
+"""Tags and captions for pictures, from models that lie on this machine."""
