@@ -25,12 +25,12 @@ from library.cli.dataset_tools.captions.options import parse
 def main(argv: Sequence[str]) -> int:
     """Do what is asked; returns the exit status."""
     arguments = parse(argv, __doc__)
-    from library.cli.dataset_tools import caption_undo, caption_work
+    from library.cli.dataset_tools.captions import undo, work
 
     if arguments.history:
-        return caption_undo.history(arguments)
+        return undo.history(arguments)
     if arguments.undo:
-        return caption_undo.undo(arguments)
+        return undo.undo(arguments)
     if arguments.stats:
-        return caption_work.show_statistics(arguments)
-    return caption_work.edit(arguments, argv)
+        return work.show_statistics(arguments)
+    return work.edit(arguments, argv)

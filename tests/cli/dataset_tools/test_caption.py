@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from library.cli.dataset_tools import caption_work
+from library.cli.dataset_tools.captions import work
 from library.cli.main import main
 from library.data.captions.files import read_caption
 
@@ -180,7 +180,7 @@ def test_a_step_that_was_cut_short_can_be_undone(folder: Path, monkeypatch: pyte
         written.append(source.path.write_bytes(data))
 
     with monkeypatch.context() as patched:
-        patched.setattr(caption_work, "put", killed_at_the_third)
+        patched.setattr(work, "put", killed_at_the_third)
         assert caption(folder, "--add_tags", "one", "--apply") == 130
     assert contents(folder) != before
     assert caption(folder, "--undo", "--apply") == 0
@@ -188,13 +188,13 @@ def test_a_step_that_was_cut_short_can_be_undone(folder: Path, monkeypatch: pyte
 
 
 def test_a_caption_that_vanishes_or_changes_meanwhile_is_left(folder: Path, monkeypatch, capsys) -> None:
-    def meanwhile(self, command, files, record=caption_work.Journal.record):
+    def meanwhile(self, command, files, record=work.Journal.record):
         (folder / "plain.txt").unlink()
         (folder / "bom.txt").write_text("by hand, longer than before")
         return record(self, command, files)
 
     with monkeypatch.context() as patched:
-        patched.setattr(caption_work.Journal, "record", meanwhile)
+        patched.setattr(work.Journal, "record", meanwhile)
         assert caption(folder, "--add_tags", "one", "--apply") == 2
     told = capsys.readouterr()
     assert "plain.txt was changed or removed" in told.err and "Wrote 7 files" in told.out
@@ -361,7 +361,7 @@ def test_a_damaged_journal_is_told(folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_terminals_get_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr("library.cli.dataset_tools.captions.report.colours", lambda: True)
-    monkeypatch.setattr(caption_work, "colours", lambda: True)
+    monkeypatch.setattr(work, "colours", lambda: True)
     caption(folder, "--remove_tags", "smiling", "--files", "plain*")
     assert "  - \x1b[31;9msmiling, \x1b[0mlong_hair" in capsys.readouterr().out
     caption(folder, "--remove_tags", "tag 77", "--files", "many*")
