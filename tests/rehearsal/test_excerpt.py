@@ -73,7 +73,9 @@ def test_only_what_is_needed_is_cached(training_data: Callable[..., TrainingData
     assert count == len(list(data.validation.batches(3)))
     needed = excerpt(data, shapes, group, ([], []), at_least=2)
     jobs = list(latent_jobs(needed, "vae"))
-    trained = {data.material.pictures[int(index)].path for index in shapes[0].bucket.pictures}
+    trained = {
+        data.material.pictures[index].path for index in shapes[0].bucket.entries(np.arange(shapes[0].bucket.samples))[0]
+    }
     held_out = {data.validation.material.pictures[index].path for index in group}
     assert {job.picture.path for job in jobs} == trained | held_out
     assert len(needed.validation) == len(group)
@@ -87,7 +89,8 @@ def test_some_of_what_is_not_cached_is_always_needed(training_data: Callable[...
     jobs = [job for job in latent_jobs(data, "vae") if job.picture.path.stem in ("13", "14", "15")]
     needed = excerpt(data, shapes, [], (jobs, ["hero, 12"]), at_least=2)
     added = set(needed.captions_in_use()) - {
-        data.material.pictures[int(index)].caption for index in shapes[0].bucket.pictures
+        data.material.pictures[index].caption
+        for index in shapes[0].bucket.entries(np.arange(shapes[0].bucket.samples))[0]
     }
     assert added == {"hero, 12", "hero, 13", "hero, 14"}
 

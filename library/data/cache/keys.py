@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import astuple
+from functools import lru_cache
 from pathlib import Path
 
 from library.data.pictures.placement import Placement
@@ -37,8 +38,13 @@ def latent_key(
         interpolation: filter of the resizing.
         mask: hash of the mask's bytes, "alpha", or "" without a mask.
     """
-    numbers = json.dumps(astuple(placement))
-    return digest("latents", content, fingerprint, numbers, background_color, interpolation, mask)
+    return digest("latents", content, fingerprint, _numbers(placement), background_color, interpolation, mask)
+
+
+@lru_cache(maxsize=4096)
+def _numbers(placement: Placement) -> str:
+    """A million pictures have few different sizes."""
+    return json.dumps(astuple(placement))
 
 
 def text_key(caption: str, fingerprint: str, clip_skip: int | None = None, max_token_length: int | None = None) -> str:
