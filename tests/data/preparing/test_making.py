@@ -130,11 +130,11 @@ def test_what_is_damaged_is_left_out_with_its_reason(kind: str) -> None:
 
 
 def test_a_bomb_is_refused_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for size in [(20_000, 20_000), (13_000, 12_900), (60_000, 60_000)]:
         product = made(png_header(*size))
         assert product.made.left_out == "unreadable" and "too many pixels" in product.made.reason
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_sizes_that_are_left_out() -> None:
