@@ -100,7 +100,7 @@ def show(folder: Path) -> None:
         if there.former:
             say(f"{'':12}and entries of a former layout, which nothing reads: `dojo cache prune` removes them")
     for name, what in OTHERS.items():
-        found = sum(path.stat().st_size for path in files_of(folder, name))
+        found = sum(map(size_of, files_of(folder, name)))
         if found:
             say(f"  {name:9} {amount(found)}: {what}; prune leaves it alone")
     say("Deleting the folder is always safe: it is filled anew.")
@@ -128,6 +128,14 @@ def files_of(folder: Path, name: str) -> list[Path]:
     """The files of something else that is kept there."""
     whole = folder / name
     return [path for path in whole.rglob("*") if path.is_file()] if whole.is_dir() else list(folder.glob(f"{name}.*"))
+
+
+def size_of(file: Path) -> int:
+    """Its bytes; none where it has gone meanwhile, as a journal of the manifest's does."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def read(folder: Path) -> None:

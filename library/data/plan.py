@@ -106,10 +106,6 @@ class Plan:
         """Samples in one epoch."""
         return sum(bucket.samples for bucket in self.buckets)
 
-    def epoch_of(self, step: int) -> int:
-        """Epoch of a step, both from 0."""
-        return step // self.updates_per_epoch
-
     def batch(self, step: int) -> GlobalBatch:
         """The global batch of an optimizer update, counted from 0 over the whole run."""
         epoch, place = divmod(step, self.updates_per_epoch)

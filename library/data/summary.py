@@ -39,14 +39,6 @@ def summary(data: TrainingData) -> dict[str, Any]:
     }
 
 
-def bucket_lines(data: TrainingData) -> list[str]:
-    """For the log: each bucket's size, samples an epoch and steps an epoch."""
-    return [
-        f"{bucket.size[0]}x{bucket.size[1]}: {bucket.samples} samples, {bucket.batches} steps an epoch"
-        for bucket in data.plan.buckets
-    ]
-
-
 def _dataset(data: TrainingData, number: int) -> dict[str, Any]:
     config = data.material.datasets[number].buckets
     pictures, subsets = data.material.pictures, data.material.datasets[number].subsets

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from library.cli import cache
 from library.cli.cache import size
 from library.cli.main import main
 from library.data.cache.keys import text_key
@@ -19,10 +20,10 @@ from tests.data.cache.shard_files import records
 def caches(tmp_path: Path) -> Path:
     """Ten latents, unused since 1970, and two texts; a manifest beside them."""
     for kind, count in (("latents", 10), ("texts", 2)):
-        cache = TensorCache(tmp_path / kind)
+        filled = TensorCache(tmp_path / kind)
         for number in range(count):
-            cache.put(text_key(str(number), "m"), {"x": torch.full((500,), float(number))})
-        cache.flush()
+            filled.put(text_key(str(number), "m"), {"x": torch.full((500,), float(number))})
+        filled.flush()
     for file in (tmp_path / "latents").glob("*.data"):
         os.utime(file, (0, 0))
     (tmp_path / "manifest.sqlite").write_bytes(bytes(12_000))
@@ -39,6 +40,15 @@ def test_it_tells_what_is_where(caches: Path, capsys: pytest.CaptureFixture[str]
     assert first.startswith("latents 10 entries, 21 kB in 1 shard, last used ") and first.endswith("h ago")
     assert second.startswith("texts 2 entries, 4 kB in 1 shard, last used 0")
     assert "manifest  12 kB" in told(capsys, "show", "--cache_dir", caches)
+
+
+def test_a_file_that_goes_while_it_tells_is_no_matter(
+    caches: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite removes its journal whenever a run has noted something."""
+    listed = cache.files_of
+    monkeypatch.setattr(cache, "files_of", lambda folder, name: [*listed(folder, name), folder / "gone"])
+    assert "manifest  12 kB" in told(capsys, "--cache_dir", caches)
 
 
 def test_it_reads_everything(caches: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from library.core.errors import UserError
 from library.data import split
-from library.data.index.pictures import Picture, pictures_of
+from library.data.index.pictures import Picture
+from tests.data.columns import pictures_of
 
 
 def hold_out(pictures: list[Picture], datasets, seed: int) -> tuple[list[Picture], list[Picture]]:

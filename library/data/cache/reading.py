@@ -216,8 +216,9 @@ class ShardReader:
             return None
         except OSError as error:
             raise _unreadable(error, self.folder, known.name) from error
-        while len(self._files) >= OPEN_AT_ONCE:
-            self._files.pop(next(iter(self._files)), None)
+        surplus = max(0, len(self._files) + 1 - OPEN_AT_ONCE)
+        for oldest in list(self._files)[:surplus]:  # of a copy, since other threads open files too
+            self._files.pop(oldest, None)
         self._files[shard] = file
         return file
 

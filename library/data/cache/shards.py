@@ -131,6 +131,8 @@ def head_of(key: bytes, payload: bytes) -> bytes:
 
 def is_whole(record: Bytes, key: bytes | None = None) -> bool:
     """Whether every byte of a record is as it was written, and it is that of the key (None: whichever it says)."""
+    if len(record) < HEAD.size:
+        return False
     magic, crc, length, said = HEAD.unpack_from(record.data)
     return (
         magic == MAGIC

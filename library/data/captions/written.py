@@ -17,8 +17,7 @@ from library.core.disk import writing
 from library.core.errors import UserError
 from library.data.captions.files import decoded, read_metadata
 from library.data.index.folder import Folder
-from library.data.index.siblings import Siblings, extension_of, stem_of, suggestion
-from library.data.index.sources import CAPTION_EXTENSIONS
+from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
 
 JSON_FIELDS = ("tags", "caption")
 """Of a metadata entry; the first that it has is edited."""
@@ -124,9 +123,11 @@ def find_captions(root: Path, recursive: bool, extension: str | None) -> Caption
     try:
         names = Folder(root).listing(recursive).names
     except OSError as error:
-        raise UserError(f"{root}: cannot be listed ({error.strerror or error}). Check its rights.") from error
+        place = error.filename or root
+        raise UserError(f"{place}: cannot be listed ({error.strerror or error}). Check its rights.") from error
     siblings = Siblings(names, endings)
-    found, missing, used = [], [], set()
+    real = root.resolve()
+    found, missing, used, places = [], [], set(), set()
     for name in names:
         if extension_of(name) not in IMAGE_EXTENSIONS:
             continue
@@ -137,8 +138,14 @@ def find_captions(root: Path, recursive: bool, extension: str | None) -> Caption
         used.add(own)
         if place is None:
             missing.append(Caption(own, "", root / name, Written(root / own, None)))
-        else:
-            found.append(_read(root, own, root / name))
+            continue
+        path = root / own
+        caption = _read(path, own, root / name)
+        target = caption.source.path
+        at = f"{real}{os.sep}{own}" if target == path else str(target)
+        if at not in places:  # links may have several pictures share a caption, which is edited once
+            places.add(at)
+            found.append(caption)
     strays = sum(name.lower().endswith(endings) and name not in used for name in names)
     return CaptionFolder(root, found, missing, strays)
 
@@ -152,11 +159,13 @@ def read_captions(path: Path) -> MetadataFile:
     entries = read_metadata(path)
     source = read_written(path)
     root = path.absolute().parent
+    assert source.data is not None
+    _, encoding = decoded(source.data)
     captions, fields = [], []
     for name, entry in entries.items():
         field = next((each for each in JSON_FIELDS if isinstance(entry.get(each), str)), None)
         if field is not None:
-            captions.append(Caption(name, entry[field], root / name, source))
+            captions.append(Caption(name, entry[field], root / name, source, encoding))
             fields.append(field)
     return MetadataFile(root, source, captions, fields)
 
@@ -213,8 +222,8 @@ def put(source: Written, data: bytes) -> None:
             raise
 
 
-def _read(root: Path, name: str, picture: Path) -> Caption:
-    source = read_written(root / name)
+def _read(path: Path, name: str, picture: Path) -> Caption:
+    source = read_written(path)
     assert source.data is not None
     text, encoding = decoded(source.data)
     if not encoding and source.data.startswith(codecs.BOM_UTF8):
@@ -233,9 +242,10 @@ def _rewritten_lines(text: str, new: dict[str, str], fields: dict[str, str]) -> 
     def line_of(line: str) -> str:
         entry: dict[str, Any] = json.loads(line) if line.strip() else {}
         name = entry.get("image_path") or entry.get("file_name")
-        if name not in new:
+        if name not in left:
             return line
         field = fields[name] if fields[name] in entry else "text"
-        return json.dumps({**entry, field: new[name]}, ensure_ascii=line.isascii()) + "\r" * line.endswith("\r")
+        return json.dumps({**entry, field: left.pop(name)}, ensure_ascii=line.isascii()) + "\r" * line.endswith("\r")
 
-    return "\n".join(line_of(line) for line in text.split("\n"))
+    left = dict(new)  # of several lines about a picture, the last one counts, and is edited
+    return "\n".join(reversed([line_of(line) for line in reversed(text.split("\n"))]))

@@ -213,11 +213,10 @@ def _about_copies(found: Found) -> Iterator[Finding]:
         members = np.flatnonzero(datasets_N == dataset)
         _, first, inverse = np.unique(pictures.contents_N[members], return_index=True, return_inverse=True)
         originals = members[first[inverse]]
-        names = pictures.rows_N["name"]
-        for place, original in zip(members, originals):
-            if place != original and names[place] != names[original]:
-                copied = f"is a copy of {pictures[original].path}."
-                yield Finding("copy", "notice", str(pictures[place].path), copied, "Both train.")
+        for place in np.flatnonzero(members != originals):
+            path, other = pictures[members[place]].path, pictures[originals[place]].path
+            copied = f"is a copy of {other}." if path != other else "is in several subsets of a dataset."
+            yield Finding("copy", "notice", str(path), copied, "Both train.")
         compared = members[(members == originals) & judged_N[members]]
         if len(compared) > MOST_COMPARED:
             continue

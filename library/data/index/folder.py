@@ -57,7 +57,7 @@ class Folder:
         """
         names: list[str] = []
         stats = array("q")
-        waiting, seen = [""], set()
+        waiting, seen = [""], {_identity(self.root)}
         while waiting:
             below = waiting.pop()
             with os.scandir(self.root / below) as entries:
@@ -67,19 +67,25 @@ class Folder:
                     if entry.is_file():
                         names.append(below + entry.name)
                         stats.extend(numbers_of(entry.stat()))
-                    elif recursive and entry.is_dir() and (place := _identity(entry.stat())) not in seen:
+                    elif recursive and entry.is_dir() and (place := _identity(Path(entry.path))) not in seen:
                         seen.add(place)  # links may lead around in a circle
                         waiting.append(f"{below}{entry.name}/")
         return _sorted(names, np.frombuffer(stats, dtype=np.int64).reshape(-1, STAT))
 
-    def named(self, paths: Iterable[Path]) -> Listing:
-        """Files of it, or of elsewhere, that others name; each is looked at once.
+    def named(self, names: Iterable[str]) -> Listing:
+        """Files of it, or of elsewhere, by names that `name_of` gave.
 
         Raises:
             OSError: one of them is gone.
         """
-        found = {self._name(path): numbers_of(path.stat()) for path in paths}
-        return _sorted(list(found), np.array(list(found.values()), dtype=np.int64).reshape(-1, STAT))
+        names = list(names)
+        stats = [numbers_of(self.path(name).stat()) for name in names]
+        return _sorted(names, np.array(stats, dtype=np.int64).reshape(-1, STAT))
+
+    def name_of(self, path: Path) -> str:
+        """What a listing calls a file of it, or of elsewhere; a path that is not absolute starts in the working folder."""
+        path, root = path.absolute(), self.root.absolute()
+        return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
     def path(self, name: str) -> Path:
         """Where a file is, to show it."""
@@ -93,16 +99,14 @@ class Folder:
         """
         return (self.root / name).read_bytes()
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
-
 
 def numbers_of(stat: os.stat_result) -> tuple[int, int, int, int]:
     """What changes where a file does."""
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & SIGNED
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
+def _identity(folder: Path) -> tuple[int, int]:
+    stat = folder.stat()  # a listing's own has no numbers on Windows
     return stat.st_dev, stat.st_ino
 
 

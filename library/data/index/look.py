@@ -16,7 +16,7 @@ from library.core.runtime import available_cores
 from library.data.cache.keys import content_hash
 from library.data.index.folder import Folder, Listing
 from library.data.index.manifest import Manifest, places_among, trusted_stats
-from library.data.index.record import RECORD, Problem
+from library.data.index.record import RECORD
 from library.data.pictures.images import PictureError, inspect, picture_size
 from library.data.pictures.looks import SIDES, at_side, difference_hash, exposure, sharpness_by_side
 from library.data.pictures.room import Room
@@ -40,8 +40,8 @@ class Looked:
 
     records_N: NDArray[np.void]
     """Of RECORD; of a picture with a problem nothing in it counts."""
-    problems: dict[int, Problem]
-    """By place."""
+    problems: dict[int, str]
+    """By place, why a file is no picture that can be used."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Seen:
     """What one look gave."""
 
     record: NDArray[np.void]
-    problem: Problem | None
+    problem: str | None
     lasting: bool = True
     """Whether it is worth noting: a file that cannot be read may be readable the next time."""
 
@@ -89,7 +89,7 @@ class Looker:
             return self._look(folder, listing.names[place], former, problems.get(place))
 
         trusted_N4 = trusted_stats(listing.stats_N4)
-        noting: list[tuple[str, NDArray[np.void], Problem | None]] = []
+        noting: list[tuple[str, NDArray[np.void], str | None]] = []
         with (
             ThreadPoolExecutor(max(2, available_cores())) as pool,
             tqdm(again, "looking at pictures", unit="picture", disable=not self.progress or not again) as bar,
@@ -108,12 +108,12 @@ class Looker:
         self.manifest.note_pictures(folder.root, noting)
         return Looked(records_N, problems)
 
-    def _look(self, folder: Folder, name: str, former: NDArray[np.void] | None, former_problem: Problem | None) -> Seen:
+    def _look(self, folder: Folder, name: str, former: NDArray[np.void] | None, former_problem: str | None) -> Seen:
         record = np.zeros(1, RECORD)
         try:
             data = folder.read(name)
         except OSError as error:
-            return Seen(record, Problem("unreadable", f"cannot be read ({error.strerror or error})."), lasting=False)
+            return Seen(record, f"cannot be read ({error.strerror or error})", lasting=False)
         content = np.void(bytes.fromhex(content_hash(data)))
         if former is not None and former["content"][0] == content and (former["decoded"][0] or not self.decode):
             return Seen(former, former_problem)
@@ -126,7 +126,7 @@ class Looker:
                     _judge(data, record)
         except PictureError as error:
             record["decoded"] = True  # it need not be tried again
-            return Seen(record, Problem("unreadable", str(error)))
+            return Seen(record, str(error))
         return Seen(record, None)
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
-from library.data.index.record import RECORD, Problem
+from library.data.index.record import RECORD
 
 log = logging.getLogger("dojo")
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when entries change their form or meaning; older manifests are then made anew."""
 
 PATIENCE = 60.0
@@ -36,12 +37,11 @@ RECENT = 2_000_000_000
 NEVER = -1
 """Time of change that no file has."""
 
-TABLES = """
-    CREATE TABLE IF NOT EXISTS pictures
-        (folder BLOB, name BLOB, record BLOB, kind TEXT, problem TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS captions
-        (folder BLOB, name BLOB, stat BLOB, caption TEXT, encoding TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-"""
+TABLES = {
+    "pictures": "folder BLOB, name BLOB, record BLOB, problem TEXT, reader TEXT",
+    "captions": "folder BLOB, name BLOB, stat BLOB, caption TEXT, encoding TEXT",
+}
+"""Their columns. A picture's `reader` is the Pillow that found its problem: another may well read it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,8 @@ class Known:
     names: list[str]
     records_N: NDArray[np.void]
     """Of RECORD."""
-    problems: dict[str, Problem]
+    problems: dict[str, str]
+    """Why some are no pictures that can be used."""
 
 
 class Manifest:
@@ -63,31 +64,37 @@ class Manifest:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.damaged = False
+        """Whether a part of it could not be understood."""
 
     def pictures(self, folder: Path) -> Known:
-        """What is noted of a folder's pictures, by name."""
+        """What is noted of a folder's pictures, by name; of a problem that another Pillow had with one, nothing."""
         names: list[str] = []
         records: list[NDArray[np.void]] = []
-        problems: dict[str, Problem] = {}
-        for rows in self._rows("SELECT name, record, kind, problem FROM pictures", folder):
+        problems: dict[str, str] = {}
+        query = (
+            "SELECT name, record, problem FROM pictures WHERE length(record) = ? AND (problem IS NULL OR reader = ?)"
+        )
+        for rows in self._rows(query, RECORD.itemsize, PIL.__version__, folder=folder):
             names += [os.fsdecode(row[0]) for row in rows]
             records.append(np.frombuffer(b"".join(row[1] for row in rows), RECORD))
-            problems |= {os.fsdecode(name): Problem(kind, text) for name, _, kind, text in rows if kind}
+            problems |= {os.fsdecode(name): problem for name, _, problem in rows if problem}
         return Known(names, np.concatenate(records) if records else np.zeros(0, RECORD), problems)
 
     def captions(self, folder: Path) -> Iterator[tuple[str, bytes, str, str]]:
         """Name, stat, caption and encoding of a folder's captions, by name."""
-        for rows in self._rows("SELECT name, stat, caption, encoding FROM captions", folder):
+        query = "SELECT name, stat, caption, encoding FROM captions WHERE true"
+        for rows in self._rows(query, folder=folder):
             for name, stat, caption, encoding in rows:
                 yield os.fsdecode(name), stat, caption, encoding
 
-    def note_pictures(self, folder: Path, rows: Iterable[tuple[str, NDArray[np.void], Problem | None]]) -> None:
-        """Keep records (of one each), in place of earlier ones."""
+    def note_pictures(self, folder: Path, rows: Iterable[tuple[str, NDArray[np.void], str | None]]) -> None:
+        """Keep names, records (of one each) and problems, in place of earlier ones."""
         self._note(
             "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)",
             [
-                (_key(folder), os.fsencode(name), record.tobytes(), found and found.kind, found and found.message)
-                for name, record, found in rows
+                (_key(folder), os.fsencode(name), record.tobytes(), problem, PIL.__version__)
+                for name, record, problem in rows
             ],
         )
 
@@ -95,23 +102,16 @@ class Manifest:
         """Keep name, stat, caption and encoding, in place of earlier ones."""
         self._note(
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
-            [
-                (_key(folder), os.fsencode(name), stat, caption.encode("utf-8", "replace").decode(), encoding)
-                for name, stat, caption, encoding in rows
-            ],
+            [(_key(folder), os.fsencode(name), stat, caption, encoding) for name, stat, caption, encoding in rows],
         )
 
-    def forget(self, folder: Path, table: str, names: Iterable[str]) -> None:
-        """Drop what is noted of files that are gone; `table` is "pictures" or "captions"."""
-        rows = [(_key(folder), os.fsencode(name)) for name in names]
-        self._note(f"DELETE FROM {table} WHERE folder = ? AND name = ?", rows)
-
-    def _rows(self, query: str, folder: Path) -> Iterator[list[Any]]:
+    def _rows(self, query: str, *values: object, folder: Path) -> Iterator[list[Any]]:
         try:
-            cursor = self._database.execute(f"{query} WHERE folder = ? ORDER BY name", (_key(folder),))
+            cursor = self._database.execute(f"{query} AND folder = ? ORDER BY name", (*values, _key(folder)))
             while rows := cursor.fetchmany(ROWS_AT_A_TIME):
                 yield rows
         except sqlite3.Error as error:
+            self.damaged |= not isinstance(error, sqlite3.OperationalError)
             log.warning("what is known of the pictures cannot be read (%s); they are looked at anew", error)
 
     def _note(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
@@ -122,6 +122,7 @@ class Manifest:
             with self._database:
                 self._database.executemany(statement, rows)
         except sqlite3.Error as error:
+            self.damaged |= not isinstance(error, sqlite3.OperationalError)
             log.warning("what was seen of the pictures cannot be kept (%s); they are looked at again next time", error)
 
 
@@ -130,7 +131,11 @@ def open_manifest(file: Path | None) -> Iterator[Manifest]:
     """The manifest in a file, or one in memory where there is no file, or it cannot be used."""
     database = _opened(file) if file is not None else None
     with closing(database or _prepared(":memory:")) as connection:
-        yield Manifest(connection)
+        manifest = Manifest(connection)
+        yield manifest
+    if manifest.damaged and file is not None:
+        with suppress(OSError):  # Windows keeps what another process has open, which will find the damage too
+            file.unlink(missing_ok=True)
 
 
 def trusted_stats(stats_N4: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -172,16 +177,28 @@ def _opened(file: Path) -> sqlite3.Connection | None:
 def _prepared(file: str) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=PATIENCE)
     try:
-        if connection.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
+        if _layout(connection) != LAYOUT:
             with connection:
-                connection.executescript("DROP TABLE IF EXISTS pictures; DROP TABLE IF EXISTS captions;" + TABLES)
-                connection.execute(f"PRAGMA user_version = {LAYOUT}")
+                connection.execute("BEGIN IMMEDIATE")
+                if _layout(connection) != LAYOUT:  # another process may have been quicker
+                    _make_tables(connection)
         connection.execute("SELECT 1 FROM pictures LIMIT 1").fetchone()
     except sqlite3.Error:
         with suppress(sqlite3.Error):
             connection.close()
         raise
     return connection
+
+
+def _layout(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for name, columns in TABLES.items():
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.execute(f"CREATE TABLE {name} ({columns}, PRIMARY KEY (folder, name)) WITHOUT ROWID")
+    connection.execute(f"PRAGMA user_version = {LAYOUT}")
 
 
 def _key(folder: Path) -> bytes:

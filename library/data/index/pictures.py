@@ -162,19 +162,3 @@ def those(rows_N: NDArray[np.void], which_N: NDArray[np.bool_]) -> NDArray[np.vo
 def joined(parts: Sequence[NDArray[np.void]], kind: np.dtype) -> NDArray[np.void]:
     """The rows of all parts; of one, no copy."""
     return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, kind), *parts])
-
-
-def pictures_of(listed: Sequence[Picture]) -> Pictures:
-    """A few pictures as one sees them, in columns."""
-    making = PicturesInTheMaking()
-    places: dict[Place, int] = {}
-    rows_N = np.zeros(len(listed), ROW)
-    for row, each in zip(rows_N, listed):
-        place = Place(Path(), each.dataset, each.subset, each.is_reg, each.repeats)
-        texts = (each.path, each.caption, each.caption_path or "", each.mask_path or "", each.mask_content)
-        row["place"] = places.setdefault(place, len(places))
-        for name, text in zip(("name", "caption", "caption_name", "mask", "mask_content"), texts):
-            row[name] = making.texts.add(str(text))
-        row["width"], row["height"] = each.size
-        row["content"] = np.void(bytes.fromhex(each.content).ljust(20, b"\0"))
-    return Pictures(tuple(places), making.texts.finished(), rows_N)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from library.data.index.folder import STAT
@@ -26,11 +24,3 @@ RECORD = np.dtype(
 )
 """What is noted of a picture: its stat, the hash of its bytes, the size of the upright picture, and how it looks. Only its header
 was read where it is not `decoded`."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a file is no picture that can be used."""
-
-    kind: str
-    message: str

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+CAPTION_EXTENSIONS = (".caption", ".txt")
+"""The earlier wins."""
+
 
 class Siblings:
     """Files by their name without extension: as written, else whatever its case.

@@ -12,20 +12,14 @@ from numpy.typing import NDArray
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.captions.files import metadata_caption, read_metadata
 from library.data.checks.findings import Finding, Severity
+from library.data.checks.folders import about_caption_files, about_files, about_subfolders
 from library.data.checks.remarks import Remarks
 from library.data.index.captions import read_captions
 from library.data.index.folder import Folder, Listing
 from library.data.index.look import Looker
 from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place, joined, those
 from library.data.index.record import RECORD
-from library.data.index.siblings import Siblings, extension_of, stem_of, subfolders, suggestion
-
-UNREAD_EXTENSIONS = frozenset(
-    {".heic", ".heif", ".jxl", ".psd", ".svg", ".cr2", ".nef", ".dng", ".exr", ".jp2", ".jfif"}
-)
-"""Endings of pictures that are not read, so that leaving them out is said."""
-
-CAPTION_EXTENSIONS = (".caption", ".txt")
+from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
 
 LEFT_OUT = "It is left out."
 
@@ -128,7 +122,7 @@ class Scanner:
         looked = self._looker.look(files.folder, files.listing)
         for place, problem in sorted(looked.problems.items()):
             path = files.folder.path(files.listing.names[place])
-            self._tell(problem.kind, "warning", path, problem.message, LEFT_OUT)
+            self._tell("unreadable", "warning", path, problem, LEFT_OUT)
         usable_N = np.ones(len(rows_N), bool)
         usable_N[list(looked.problems)] = False
         for name in ("width", "height", "content"):
@@ -165,13 +159,13 @@ class Scanner:
         files = folder.listing(subset.recursive)
         pictures = files.taken(n for n, name in enumerate(files.names) if extension_of(name) in IMAGE_EXTENSIONS)
         siblings = Siblings(files.names, _caption_extensions(subset))
-        self._about_files(folder, files, pictures)
+        self._remarks.add_all(about_files(folder, files, pictures))
         if not subset.recursive:
-            self._about_subfolders(root, bool(len(pictures)))
+            self._remarks.add_all(about_subfolders(root, bool(len(pictures)), self._used))
         elif not len(pictures):
             self._tell("no pictures", "error", root, "holds no pictures, nor do its subfolders.", "Check the path.")
         if len(pictures):
-            self._about_captions(subset, files, siblings)
+            self._remarks.add_all(about_caption_files(subset, files, bool(len(siblings))))
         found = [siblings.caption_of(name) for name in pictures.names]
         captions_N, names_N = self._captions(subset, folder, files, pictures, found)
         return _Files(folder, pictures, captions_N, names_N)
@@ -220,20 +214,25 @@ class Scanner:
         folder, texts = Folder(root), self._making.texts
         listed = folder.listing().names if root.is_dir() else []
         siblings = Siblings(listed, sorted(IMAGE_EXTENSIONS))
-        captions: dict[Path, int] = {}
+        captions: dict[str, int] = {}
         for name, entry in read_metadata(subset.metadata_file).items():
             path = _named_picture(name, root, siblings, listed)
             if path is None:
                 message = f"is named in {subset.metadata_file} but not found in {root}."
                 self._tell("not found", "warning", name, message, LEFT_OUT)
                 continue
-            captions[path] = texts.add(metadata_caption(entry, subset.captions.caption_separator))
-            if not captions[path]:
+            caption = metadata_caption(entry, subset.captions.caption_separator)
+            named = folder.name_of(path)
+            if named in captions:
+                message = f"is named twice in {subset.metadata_file}."
+                self._tell("same name", "warning", path, message, "The last caption is used.")
+            captions[named] = texts.add(caption)
+            if not caption:
                 self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
         if not captions:
             self._tell("not found", "error", subset.metadata_file, "names no picture that can be found.")
         listing = folder.named(captions)
-        captions_N = np.array([captions[folder.path(name)] for name in listing.names], dtype=np.int64)
+        captions_N = np.array([captions[name] for name in listing.names], dtype=np.int64)
         return _Files(folder, listing, captions_N, np.zeros_like(captions_N))
 
     def _with_masks(self, subset: Subset, files: _Files, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]) -> None:
@@ -260,52 +259,13 @@ class Scanner:
             mask = folder.path(masks.names[place])
             rows_N["mask"][picture] = texts.add(str(mask))
             if (problem := looked.problems.get(number_of[place])) is not None:
-                self._tell("mask", "error", mask, f"the mask {problem.message}", of=path)
+                self._tell("mask", "error", mask, f"the mask {problem}", of=path)
                 continue
             record, row = looked.records_N[number_of[place]], rows_N[picture]
             rows_N["mask_content"][picture] = texts.add(bytes(record["content"]).hex())
             if abs(record["width"] / record["height"] * row["height"] / row["width"] - 1) > MASK_SHAPE_TOLERANCE:
                 sizes = f"{record['width']}x{record['height']}, its picture {row['width']}x{row['height']}"
                 self._tell("mask", "warning", mask, f"the mask is {sizes}: not the same shape.", STRETCHED, of=path)
-
-    def _about_files(self, folder: Folder, files: Listing, pictures: Listing) -> None:
-        for name in files.names:
-            if (extension := extension_of(name)) in UNREAD_EXTENSIONS:
-                message = f"is a {extension} file, which is not read."
-                self._tell("not read", "warning", folder.path(name), message, "Convert it to PNG or JPEG.")
-        first: dict[str, str] = {}
-        for name in pictures.names:
-            other = first.setdefault(stem_of(name), name)
-            if other is not name:
-                message = f"has the same name as {Path(other).name}."
-                self._tell("same name", "notice", folder.path(name), message, "Both train.")
-
-    def _about_subfolders(self, folder: Path, has_pictures: bool) -> None:
-        """Pictures are looked for in the folder itself; where there are some below, that is worth saying."""
-        below = [path.name for path in subfolders(folder) if path not in self._used and _holds_pictures(path)]
-        named = ", ".join(below[:3])
-        if not has_pictures:
-            advice = (
-                f"There are pictures in its subfolders ({named}): name one of those, or set recursive."
-                if below
-                else "Check the path."
-            )
-            self._tell("no pictures", "error", folder, "holds no pictures.", advice)
-        elif below:
-            message = f"pictures in its subfolders ({named}) are not used."
-            self._tell("unused folder", "notice", folder, message, "recursive = true uses them.")
-
-    def _about_captions(self, subset: Subset, files: Listing, siblings: Siblings) -> None:
-        """Which ending captions have, where that was left open or looks wrong."""
-        folder, asked = subset.image_dir, subset.captions.caption_extension
-        present = sorted({ending for name in files.names if (ending := extension_of(name)) in CAPTION_EXTENSIONS})
-        if asked is None and present:
-            message = f"captions are read from {' and '.join(present)} files."
-            self._tell("caption files", "notice", folder, message)
-        elif asked is not None and present and not len(siblings):
-            message = f"has no captions that end in {asked}, but some in {' and '.join(present)}."
-            advice = "Leave out caption_extension, or set it to that."
-            self._tell("caption files", "warning", folder, message, advice)
 
 
 def without_mask_pictures(dataset: Dataset) -> Dataset:
@@ -332,10 +292,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _holds_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_EXTENSIONS for path in folder.iterdir())
 
 
 def _caption_extensions(subset: Subset) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import statistics
 import time
@@ -52,9 +53,10 @@ def noted_pace(run: Run, meta_run: MetaRun) -> Pace | None:
     """Of the last run here that computed the same; None where there was none."""
     try:
         found = parse_json(_note(run, meta_run).read_text(encoding="utf-8"))
-        return Pace(float(found["seconds"]), str(found["date"]), str(found["name"]))
+        pace = Pace(float(found["seconds"]), str(found["date"]), str(found["name"]))
     except (OSError, UnicodeDecodeError, DocumentError, LookupError, TypeError, ValueError):
         return None
+    return pace if 0 < pace.seconds < math.inf else None
 
 
 def note_pace(run: Run, meta_run: MetaRun, seconds: float) -> None:

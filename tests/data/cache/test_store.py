@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,17 @@ def test_the_last_record_torn_at_any_byte_harms_no_other(tmp_path: Path, filled:
     check(len(data), len(index), there=True)
 
 
+@pytest.mark.parametrize("left", [0, 1, 31, 32, 40])
+def test_data_cut_off_after_the_index_was_read_are_damage(
+    tmp_path: Path, filled: Callable[[int], TensorCache], left: int
+) -> None:
+    cache = filled(2)
+    first, last = records(tmp_path)
+    assert cache.get(first.key) is not None
+    os.truncate(last.data, last.offset + left)
+    assert cache.get(last.key) is None and cache.get(first.key) is not None
+
+
 def test_entries_are_ordinary_safetensors(tmp_path: Path) -> None:
     TensorCache(tmp_path).put(KEY, TENSORS)
     (record,) = records(tmp_path)
@@ -289,6 +301,23 @@ def test_threads_may_share_it(tmp_path: Path) -> None:
         assert all(threads.map(work, range(200)))
     cache.flush()
     assert len(TensorCache(tmp_path)) == 200
+
+
+def test_threads_may_read_more_shards_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("library.data.cache.appending.SHARD_BYTES", 100)
+    monkeypatch.setattr("library.data.cache.reading.OPEN_AT_ONCE", 2)
+    filling = TensorCache(tmp_path)
+    for number in range(30):
+        filling.put(key(number), numbered(number))
+    filling.flush()
+    cache, before = TensorCache(tmp_path), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda each: cache.get(key(each % 30)), range(6000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(each is not None and each["latents"].item() == place % 30 for place, each in enumerate(found))
 
 
 class Entries(Dataset):

@@ -6,7 +6,8 @@ import pytest
 
 from library.data.checks.counts import about_counts
 from library.data.checks.findings import Finding
-from library.data.index.pictures import Picture, pictures_of
+from library.data.index.pictures import Picture
+from tests.data.columns import pictures_of
 
 
 def some(

@@ -96,6 +96,21 @@ def test_pictures_are_known_by_their_bytes(folder: Make, subset, dataset) -> Non
     assert said(survey.findings, "copy of") == ["notice copy.png"]
 
 
+def test_a_picture_in_several_subsets_of_a_dataset_is_no_copy_of_itself(
+    folder: Make, picture: Make, subset, dataset, tmp_path: Path
+) -> None:
+    path = folder(12)
+    (path / "meta.json").write_text('{"03.png": {"caption": "x"}}', encoding="utf-8")
+    survey = preflight([dataset(subset(path), subset(path, metadata_file=path / "meta.json"))])
+    assert [(Path(each.path).name, each.message) for each in survey.findings if each.kind == "copy"] == [
+        ("03.png", "is in several subsets of a dataset.")
+    ]
+    for name in ("one", "two"):
+        picture(tmp_path / name / "a.png")
+    survey = preflight([dataset(subset(tmp_path / "one"), subset(tmp_path / "two"))])
+    assert said(survey.findings, f"copy of {tmp_path / 'one' / 'a.png'}") == ["notice a.png"]
+
+
 def test_near_copies_and_blurred_pictures_are_listed_and_never_fatal(folder: Make, subset, dataset) -> None:
     path = folder(12)
     with Image.open(path / "00.png") as image:

@@ -6,7 +6,8 @@ import pytest
 
 from library.data.checks.findings import Finding
 from library.data.checks.tags import about_tags
-from library.data.index.pictures import Picture, Pictures, pictures_of
+from library.data.index.pictures import Picture, Pictures
+from tests.data.columns import pictures_of
 
 
 def captioned(*captions: str, dataset: int = 0, subset: int = 0, is_reg: bool = False) -> list[Picture]:

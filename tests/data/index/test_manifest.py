@@ -17,7 +17,10 @@ from PIL import Image
 from library.config.dataset import Dataset
 from library.data.checks.preflight import preflight
 from library.data.index import captions, look
+from library.data.index import manifest as manifest_module
 from library.data.index.folder import Folder
+from library.data.index.manifest import open_manifest
+from library.data.index.record import RECORD
 from library.data.index.sources import Survey
 
 Make = Callable[..., Path]
@@ -160,6 +163,17 @@ def test_what_is_wrong_with_a_picture_is_remembered_until_it_changes(
     assert "03.png" in [name for name, *_ in facts(survey())] and work.read == ["03.png"]
 
 
+def test_another_pillow_tries_again_what_this_one_could_not_read(
+    survey, work: Work, large: None, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AVIF, say, came with one of its versions."""
+    (pictures / "03.png").write_bytes((pictures / "03.png").read_bytes()[:200])
+    first = survey()
+    work.clear()
+    monkeypatch.setattr("PIL.__version__", "99.0")
+    assert survey().findings == first.findings and work.read == ["03.png"]
+
+
 def test_headers_alone_and_then_the_rest(survey, work: Work, large: None, pictures: Path, tmp_path, dataset, subset):
     manifest = tmp_path / "cache" / "manifest.sqlite"
     broken = (pictures / "03.png").read_bytes()[:500]
@@ -185,6 +199,43 @@ def test_a_damaged_manifest_is_made_anew(survey, tmp_path: Path, caplog: pytest.
         assert facts(survey()) == facts(first)
     assert facts(survey()) == facts(first)
     assert damage != "text" or "made anew" in caplog.text
+
+
+def test_a_manifest_that_is_damaged_inside_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It opens well, and what is in its later pages cannot be read."""
+    file, records = tmp_path / "manifest.sqlite", np.zeros(1000, RECORD)
+    rows = [(f"{number:04d}", records[number : number + 1], None) for number in range(1000)]
+    with open_manifest(file) as manifest:
+        manifest.note_pictures(tmp_path, rows)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40960] = b"\xff" * 40960
+    file.write_bytes(data)
+    with caplog.at_level(logging.WARNING, "dojo"), open_manifest(file) as manifest:
+        assert len(manifest.pictures(tmp_path).names) < 1000
+    assert "cannot be read" in caplog.text and not file.exists()
+
+
+def test_a_record_of_another_form_is_none(survey, tmp_path: Path) -> None:
+    first = survey()
+    with sqlite3.connect(tmp_path / "cache" / "manifest.sqlite") as database:
+        database.execute("UPDATE pictures SET record = x'00' WHERE name = ?", (b"02.png",))
+    database.close()
+    assert facts(survey()) == facts(first)
+
+
+def test_who_comes_second_to_an_empty_manifest_leaves_what_the_first_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "manifest.sqlite"
+    with open_manifest(file) as manifest:
+        manifest.note_pictures(tmp_path, [("a.png", np.zeros(1, RECORD), None)])
+    answers = iter([0])  # what it had been a moment ago
+    now = manifest_module._layout
+    monkeypatch.setattr(
+        manifest_module, "_layout", lambda connection: 0 if next(answers, None) is not None else now(connection)
+    )
+    with open_manifest(file) as manifest:
+        assert manifest.pictures(tmp_path).names == ["a.png"]
 
 
 def test_without_a_place_for_the_manifest_everything_works(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from library.data.index.pictures import ROW, Picture, PicturesInTheMaking, Place, pictures_of
+from library.data.index.pictures import ROW, Picture, PicturesInTheMaking, Place
+from tests.data.columns import pictures_of
 
 
 def some() -> list[Picture]:

@@ -141,6 +141,27 @@ def test_no_repeats_no_subset(tmp_path: Path, picture: Make, subset, dataset) ->
     assert not len(survey.pictures) and said(survey.findings, "num_repeats is 0")
 
 
+def test_metadata_keys_may_start_in_the_working_folder(
+    tmp_path: Path, picture: Make, subset, dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pictures/a.png", "other/b.png", "masks/a.png"):
+        picture(tmp_path / name)
+    entries = {"a.png": {"caption": "one"}, "../other/b.png": {"caption": "two"}}
+    (tmp_path / "m.json").write_text(json.dumps(entries), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "pictures")
+    survey = scan([dataset(subset(tmp_path / "pictures", metadata_file=tmp_path / "m.json"))])
+    assert {p.path.resolve(): p.caption for p in survey.pictures} == {
+        tmp_path / "pictures" / "a.png": "one",
+        tmp_path / "other" / "b.png": "two",
+    }
+    (tmp_path / "m.json").write_text(json.dumps({"a.png": {"caption": "one"}}), encoding="utf-8")
+    masked = subset(
+        tmp_path / "pictures", metadata_file=tmp_path / "m.json", conditioning_data_dir=str(tmp_path / "masks")
+    )
+    (found,) = scan([dataset(masked)]).pictures
+    assert found.mask_path == tmp_path / "masks" / "a.png"
+
+
 def test_metadata_names_pictures_in_several_ways(tmp_path: Path, picture: Make, subset, dataset) -> None:
     root = tmp_path / "root"
     for name in ("a.png", "b.c.png", "sub/d.jpg", "e.webp"):
@@ -161,6 +182,15 @@ def test_metadata_names_pictures_in_several_ways(tmp_path: Path, picture: Make, 
         "e.webp": "",
     }
     assert [f.path for f in said(survey.findings, "not found")] == ["gone"]
+    assert not said(survey.findings, "twice")
+
+
+def test_metadata_that_names_a_picture_twice_is_told(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    path = picture(tmp_path / "a.png")
+    (tmp_path / "m.json").write_text('{"a": {"caption": "one"}, "a.png": {"caption": "two"}}', encoding="utf-8")
+    survey = scan([dataset(subset(tmp_path, metadata_file=tmp_path / "m.json"))])
+    assert [p.caption for p in survey.pictures] == ["two"]
+    assert [f.path for f in said(survey.findings, "named twice")] == [str(path)]
 
 
 def test_masks_are_found_by_name_and_missed_by_name(tmp_path: Path, picture: Make, subset, dataset) -> None:

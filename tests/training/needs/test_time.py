@@ -191,7 +191,8 @@ def test_a_damaged_note_is_none(started: Callable[..., Run], tmp_path) -> None:
     _, meta_run = length_and_meta(run)
     note_pace(run, meta_run, 1.0)
     [note] = (tmp_path / "cache" / "paces").iterdir()
-    for text in ("{", "[]", '{"seconds": "x"}', "\0"):
+    values = (f'{{"seconds": {value}, "date": "", "name": ""}}' for value in ("NaN", "1e999", "-1", "0"))
+    for text in ("{", "[]", '{"seconds": "x"}', "\0", *values):
         note.write_text(text, encoding="utf-8")
         assert noted_pace(run, meta_run) is None
 
