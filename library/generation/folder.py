@@ -55,9 +55,9 @@ class GeneratedFolder:
         source, target = self.picture(entry), self.rejected(entry)
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)  # first: a caption without its picture does no harm where it is cut short
             if source.with_suffix(".txt").is_file():
                 source.with_suffix(".txt").replace(target.with_suffix(".txt"))
-            source.replace(target)
 
     def remove(self, entry: Entry) -> None:
         """Remove a picture that was made otherwise, weeded out or not, with its caption."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from library.data.cache.keys import cache_folder
 from library.inference.sample import ALL_PARTS
 from library.models.base import DiffusionModel
+from library.models.description import sha256
 
 
 def identity(model: DiffusionModel, loras: Sequence[tuple[Path, float]], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,9 +20,4 @@ def identity(model: DiffusionModel, loras: Sequence[tuple[Path, float]], setting
         settings: such as the precision.
     """
     parts: dict[str, str] = {part: model.fingerprint(part, cache_folder(None) / "hashes") for part in ALL_PARTS}
-    return {**settings, **parts, "loras": [f"{_hash(file)}:{strength:g}" for file, strength in loras]}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {**settings, **parts, "loras": [f"{sha256(file)}:{strength:g}" for file, strength in loras]}

@@ -77,6 +77,8 @@ def read_record(root: Path) -> Record | None:
             )
         if Path(found["folder"]).name != found["folder"]:
             raise ValueError("folder is not a name")
+        if not {"options", "identity"} <= set(found["model"]):
+            raise ValueError("the model is not told")
         entries = [_entry(table) for table in found["pictures"]]
         return Record(
             found["character"], found["trigger"], found["folder"], found["sheet"], found["model"],

@@ -129,6 +129,18 @@ def test_modes_on_the_command_line(tmp_path: Path, mode: str, with_caption: str)
     assert not (folder / "without.txt").exists() and (folder / "with.txt").read_text() == "hat, long_hair\n"
 
 
+def test_edits_are_done_to_what_the_model_writes_alone(tmp_path: Path) -> None:
+    tagger, folder = save_tagger(tmp_path / "tagger"), tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("with", "without"):
+        flat(0.5, 0, 0).save(folder / f"{name}.png")
+    (folder / "with.txt").write_text("hat\n")
+    words = ["dataset", "caption", str(folder), "--tagger", str(tagger), "--device", "cpu", "--prefix", "anna,"]
+    assert main([*words, "--apply"]) == 0
+    assert (folder / "with.txt").read_text() == "hat\n"
+    assert (folder / "without.txt").read_text() == "anna, long hair\n"
+
+
 def test_new_tags_go_in_front_or_behind_and_edits_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tagger, folder = save_tagger(tmp_path / "tagger"), tmp_path / "pictures"
     folder.mkdir()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,12 @@ def record(sheet) -> Record:
     anna = sheet()
     entries = [entry_of(picture, picture.request(anna, Canvas(64, 8))) for picture in plan(anna, 4, {2: 1})]
     return Record(
-        "anna", "annx", anna.folder_name, anna.table, {"identity": {}}, {each.number: each for each in entries}
+        "anna",
+        "annx",
+        anna.folder_name,
+        anna.table,
+        {"options": {}, "identity": {}},
+        {each.number: each for each in entries},
     )
 
 
@@ -36,6 +42,9 @@ def test_pictures_of_others_are_left_alone(record: Record, tmp_path: Path) -> No
         open_folder(tmp_path, "bob", "10_bob")
     (tmp_path / "generation.json").write_text('{"format": 1}', encoding="utf-8")
     with pytest.raises(UserError, match=r"generation\.json cannot be read \(KeyError"):
+        open_folder(tmp_path, "anna", record.folder)
+    write_record(tmp_path, dataclasses.replace(record, model={}))
+    with pytest.raises(UserError, match=r"generation\.json cannot be read .*the model is not told"):
         open_folder(tmp_path, "anna", record.folder)
     strange = tmp_path / "photos" / "mine"
     strange.mkdir(parents=True)
@@ -60,6 +69,28 @@ def test_a_weeded_picture_is_where_no_trainer_looks(record: Record, tmp_path: Pa
     assert (found.path, found.repeats, found.class_tokens) == (folder.pictures, 10, "annx woman")
     assert sorted(path.name for path in found.path.iterdir()) == [f"{first.stem}.png", f"{first.stem}.txt"]
     assert not findings.notices and not findings.mistakes
+
+
+def test_weeding_that_is_cut_short_leaves_no_picture_without_its_caption(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = GeneratedFolder(tmp_path, tmp_path / record.folder)
+    folder.pictures.mkdir()
+    entry = record.entries[1]
+    Image.new("RGB", (8, 8)).save(folder.picture(entry))
+    folder.picture(entry).with_suffix(".txt").write_text("annx", encoding="utf-8")
+    moved: list[Path] = []
+
+    def killed_at_the_second(source: Path, target: Path, replace=Path.replace) -> Path:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(source)
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        folder.reject(entry)
+    assert folder.state(entry) == "rejected" and not folder.picture(entry).exists()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from library.cli.arguments import DEMO_MODEL, add_model_arguments, command_parser, positive
 from library.core.errors import UserError, did_you_mean
 from library.core.terminal import harmless
+from library.data.captions.statistics import CHUNK
 from library.generation.folder import folder_of, numbers_in, open_folder
 from library.generation.plan import coverage, plan
 from library.generation.read_sheet import find_sheet, read_sheet, sheet_of, shipped_characters
@@ -45,9 +46,6 @@ SHEET_OPTIONS = ("steps", "scale", "sampler", "width", "height")
 MODEL_OPTIONS = (
     "pretrained_model_name_or_path", "vae", "tokenizer", "clip_skip", "mixed_precision", "allow_pickle", "lora",
 )  # fmt: skip
-
-WINDOW = 75
-"""Tokens of a prompt that the model reads."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -242,11 +240,13 @@ def _warn_of_long_prompts(sheet: CharacterSheet, count: int) -> None:
     from library.models.caption_length import caption_counter
 
     counter = caption_counter(False)
-    long = [each.number for each in plan(sheet, count) if counter(each.prompt) > WINDOW]
-    if long or counter(sheet.negative) > WINDOW:
-        what = f"the prompts of {len(long)} of {count} pictures (number {long[0]} is the first)" if long else "negative"
+    long = [each.number for each in plan(sheet, count) if counter(each.prompt) > CHUNK]
+    told = [f"the prompts of {len(long)} of {count} pictures (number {long[0]} is the first)"] if long else []
+    if counter(sheet.negative) > CHUNK:
+        told.append("the negative prompt")
+    for what in told:
         print(
-            f"warning: {what} have more than {WINDOW} tokens; the model does not read what is beyond. Shorten the sheet."
+            f"warning: more than {CHUNK} tokens: {what}. The model does not read what is beyond them; shorten the sheet."
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
     Raises:
         UserError: no resolution, or none that can be read.
     """
-    from library.data.preparing.originals import CAPTIONS
+    from library.data.index.siblings import CAPTION_EXTENSIONS
     from library.data.preparing.outcome import Request
 
     ending = arguments.caption_extension
@@ -160,7 +161,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         arguments.source,
         arguments.out,
         settings_of(arguments),
-        caption_endings=CAPTIONS if ending is None else (f".{ending.lower().removeprefix('.')}",),
+        caption_endings=CAPTION_EXTENSIONS if ending is None else (f".{ending.lower().removeprefix('.')}",),
         progress=True,
         **{name: getattr(arguments, name) for name in taken},
     )
@@ -226,11 +227,8 @@ def tell_files(arguments: argparse.Namespace, prepared: Prepared, request: Reque
         print("\nNo picture was written (--dry_run).")
     elif prepared.used:
         masked = "" if request.settings.opacity == "fill" else " --masked_loss"
-        print(
-            harmless(
-                f"\nTrain on them:  train_network.py --dataset_config {(request.out / NAME).as_posix()}{masked} ..."
-            )
-        )
+        file = shlex.quote((request.out / NAME).as_posix())
+        print(harmless(f"\nTrain on them:  train_network.py --dataset_config {file}{masked} ..."))
 
 
 def whole(text: str) -> int:

@@ -10,6 +10,9 @@ from typing import Any
 from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 
+GUESSED = "Windows-1252"
+"""What a text is taken for that says nothing of its encoding and is no UTF-8."""
+
 
 def read_caption(path: Path) -> tuple[str, str]:
     """The caption and a remark.
@@ -46,7 +49,7 @@ def decoded(data: bytes) -> tuple[str, str]:
     try:
         return data.decode("utf-8-sig"), ""
     except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace"), "Windows-1252"
+        return data.decode("cp1252", errors="replace"), GUESSED
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:

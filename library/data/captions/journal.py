@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS files (
     PRIMARY KEY (step, path)
 ) WITHOUT ROWID;
 """
-"""state: writing, done or undone. path: within the folder, with slashes. before: NULL where the file is new; after: a digest."""
+"""state: writing, done or undone. path: within the folder, with slashes; whole for a file elsewhere, which a link leads to.
+before: NULL where the file is new; after: a digest."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class Journal:
         return Restoration(path, wanted, "" if ours and unbroken else "was changed by somebody else since")
 
     def _stored(self, path: Path) -> bytes:
-        return os.fsencode(Path(os.path.relpath(path, self.root)).as_posix())
+        place = str(path.absolute()).removeprefix(f"{self.root}{os.sep}")
+        return os.fsencode(place.replace(os.sep, "/"))
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple]:
         if not self.path.is_file():

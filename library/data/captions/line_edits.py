@@ -44,13 +44,15 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class Prefix:
-    """Text before the line, with a space between, where it does not begin so already."""
+    """Text before the line, with a space between, where it does not begin so already; `annabelle` does not begin with `anna`."""
 
     text: str
 
     def __call__(self, line: str, origin: Origin) -> str:
         text = self.text.strip()
-        return line if line.startswith(text) else f"{text} {line}".strip()
+        if line.startswith(text) and not (text[-1:].isalnum() and line.removeprefix(text)[:1].isalnum()):
+            return line
+        return f"{text} {line}".strip()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Suffix:
 
     def __call__(self, line: str, origin: Origin) -> str:
         text = self.text.strip()
-        if line.endswith(text):
+        if line.endswith(text) and not (text[:1].isalnum() and line.removesuffix(text)[-1:].isalnum()):
             return line
         gap = "" if re.match(r"[,.;:!?]", text) else " "
         return f"{line}{gap}{text}".strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def dataset_file(folder: Path, settings: Settings) -> tuple[str, list[Finding]]:
         if subsets:
             split = {"validation_split": splits[part]} if splits else {}  # a preset's own would hold out more
             datasets.append({**split, "subsets": subsets})
-    header = HEADER.format(path=harmless((folder / NAME).as_posix()).replace("\n", " "))
+    header = HEADER.format(path=shlex.quote(harmless((folder / NAME).as_posix()).replace("\n", " ")))
     tables: list[dict[str, Any]] = [{"general": _general(settings)}, {"datasets": datasets}]
     return "\n".join([header, *(dataset_text(table) for table in tables)]), [
         *(Finding("setting", "warning", "", text) for text in dict.fromkeys(findings.mistakes)),

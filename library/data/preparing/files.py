@@ -10,7 +10,7 @@ from library.data.checks.findings import Finding, Severity
 from library.data.preparing.dataset_file import MASKS
 from library.data.preparing.outcome import Outcome
 from library.data.preparing.placing import Wanted, copy_of, with_bytes
-from library.data.preparing.workshop import Workshop
+from library.data.preparing.production import Workshop
 
 
 def files_of(outcomes: Iterable[Outcome], workshop: Workshop) -> tuple[dict[str, Wanted], list[Finding]]:

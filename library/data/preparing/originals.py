@@ -9,12 +9,18 @@ from pathlib import Path, PurePosixPath
 from library.core.errors import UserError
 from library.data.checks.findings import Finding
 from library.data.index.folder import Folder
-from library.data.index.siblings import Siblings, extension_of, normal, stem_of, subfolders, suggestion, without_face
+from library.data.index.siblings import (
+    CAPTION_EXTENSIONS,
+    Siblings,
+    extension_of,
+    normal,
+    stem_of,
+    subfolders,
+    suggestion,
+    without_face,
+)
 from library.data.pictures.placement import Face, face_of
 from library.data.preparing.reading import READ, UNREAD
-
-CAPTIONS = (".caption", ".txt")
-"""Endings of captions, and the order in which the trainer looks for them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Found:
     findings: list[Finding]
 
 
-def find_originals(source: Path, recursive: bool, caption_endings: Sequence[str] = CAPTIONS) -> Found:
+def find_originals(source: Path, recursive: bool, caption_endings: Sequence[str] = CAPTION_EXTENSIONS) -> Found:
     """Every picture of the source, in a fixed order.
 
     Args:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from library.data.checks.findings import Finding
+from library.data.index.siblings import CAPTION_EXTENSIONS
 from library.data.preparing.making import Made
 from library.data.preparing.manifest import Record
-from library.data.preparing.originals import CAPTIONS, Original
+from library.data.preparing.originals import Original
 from library.data.preparing.placing import Placed
 from library.data.preparing.settings import Settings
 
@@ -22,7 +23,7 @@ class Request:
     out: Path
     settings: Settings
     recursive: bool = False
-    caption_endings: Sequence[str] = CAPTIONS
+    caption_endings: Sequence[str] = CAPTION_EXTENSIONS
     validation_split: float = 0.0
     validation_seed: int = 0
     skip_copies: bool = False

@@ -146,8 +146,8 @@ def with_bytes(data: bytes) -> Wanted:
 
 
 def remove_empty(root: Path, folders: set[Path]) -> None:
-    """Remove folders in which nothing is left, and those above them, up to the root."""
+    """Remove folders in which nothing is left, and those above them, up to the root; links to folders stay."""
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        while folder != root and folder.is_dir() and not os.listdir(folder):  # noqa: PTH208
+        while folder != root and folder.is_dir() and not folder.is_symlink() and not os.listdir(folder):  # noqa: PTH208
             folder.rmdir()
             folder = folder.parent

@@ -15,9 +15,8 @@ from library.data.preparing.manifest import Manifest, Record, read_manifest, wri
 from library.data.preparing.originals import Original, find_originals
 from library.data.preparing.outcome import Outcome, Prepared, Request
 from library.data.preparing.placing import Placed, Wanted, check_apart, is_ours, is_there, place, with_bytes
-from library.data.preparing.production import Production
-from library.data.preparing.remarks import about, about_kept
-from library.data.preparing.workshop import Workshop
+from library.data.preparing.production import WORKSHOP, Production, Workshop
+from library.data.preparing.summary import about, about_kept
 
 
 def prepare(request: Request) -> Prepared:
@@ -31,7 +30,7 @@ def prepare(request: Request) -> Prepared:
             something that cannot be written.
     """
     request.settings.check()
-    check_apart(request.source, request.out, [TRAIN, VALIDATION, MASKS])
+    check_apart(request.source, request.out, [TRAIN, VALIDATION, MASKS, WORKSHOP])
     former = read_manifest(request.out)
     check_source(former, request)
     found = find_originals(request.source, request.recursive, request.caption_endings)
@@ -45,7 +44,7 @@ def prepare(request: Request) -> Prepared:
     findings = [*found.findings, *about(outcomes), *about_captions]
     if request.dry_run:
         return Prepared(outcomes, findings, gone=gone)
-    check_apart(request.source, request.out, sorted({str(Path(name).parent) for name in wanted}))
+    check_apart(request.source, request.out, sorted({str(Path(name).parent) for name in (*wanted, *former.files)}))
     placed, about_folders = put_into_place(outcomes, wanted, former, gone, request)
     workshop.clear()
     return Prepared(outcomes, [*findings, *about_folders, *about_kept(placed, request.out)], placed, gone)

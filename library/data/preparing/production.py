@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
+from library.core.files import write_atomically
 from library.core.runtime import available_cores
 from library.data.cache.keys import content_hash
 from library.data.index.folder import numbers_of
 from library.data.pictures.room import Room
-from library.data.preparing.making import UNREADABLE, Made, key_of, make
+from library.data.preparing.making import UNREADABLE, Made, Product, key_of, make
 from library.data.preparing.manifest import Manifest, Record
 from library.data.preparing.originals import Original
 from library.data.preparing.settings import Settings
-from library.data.preparing.workshop import Workshop
+
+WORKSHOP = ".preparing"
+"""Folder of what is made, below that of the prepared pictures, until all has its place."""
 
 RECENT = 2_000_000_000
 """Nanoseconds for which a file that was changed may change again without its times showing it."""
 
 T = TypeVar("T")
+
+
+class Workshop:
+    """Where made pictures wait, by their key (see `making.key_of`), until all are made; an interrupted run leaves it to the next one.
+
+    Args:
+        folder: of the prepared pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / WORKSHOP
+
+    def picture(self, key: str) -> Path:
+        """Where a made picture waits."""
+        return self.folder / f"{key}.picture"
+
+    def mask(self, key: str) -> Path:
+        """Where its mask waits."""
+        return self.folder / f"{key}.mask"
+
+    def find(self, key: str) -> Made | None:
+        """What became of an original, where that is known; its files are then there, whole."""
+        try:
+            return Made.from_json(parse_json((self.folder / f"{key}.json").read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError, DocumentError, TypeError):
+            return None
+
+    def keep(self, key: str, product: Product) -> None:
+        """Write the files, and last what says that they are there.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        if product.picture:
+            write_atomically(self.picture(key), lambda path: path.write_bytes(product.picture))
+        if product.mask:
+            write_atomically(self.mask(key), lambda path: path.write_bytes(product.mask))
+        told = json.dumps(product.made.as_json())
+        write_atomically(self.folder / f"{key}.json", lambda path: path.write_text(told, encoding="utf-8"))
+
+    def take_back(self, key: str, made: Made, picture: Path, mask: Path | None) -> None:
+        """Copy files here that an earlier run has made, so that they may go to another place."""
+        self.keep(key, Product(made, picture.read_bytes(), b"" if mask is None else mask.read_bytes()))
+
+    def clear(self) -> None:
+        """Everything has its place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def test_undo_sees_a_change_between_two_steps(folder: Path) -> None:
     assert (folder / "plain.txt").read_text() == "by hand"
 
 
-def test_a_step_that_was_cut_short_can_be_undone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_was_cut_short_can_be_undone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     before = contents(folder)
     written = []
 
@@ -182,7 +182,7 @@ def test_a_step_that_was_cut_short_can_be_undone(folder: Path, monkeypatch: pyte
     with monkeypatch.context() as patched:
         patched.setattr(work, "put", killed_at_the_third)
         assert caption(folder, "--add_tags", "one", "--apply") == 130
-    assert contents(folder) != before
+    assert contents(folder) != before and "--undo takes back those that are" in capsys.readouterr().out
     assert caption(folder, "--undo", "--apply") == 0
     assert contents(folder) == before
 
@@ -243,6 +243,35 @@ def test_links_lead_to_the_file_that_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere.txt").read_text() == "hat"
 
 
+def test_a_folder_and_its_captions_may_both_be_links(tmp_path: Path) -> None:
+    folder = make(tmp_path / "deep" / "real", {"a": None})
+    (tmp_path / "elsewhere").mkdir()
+    shared = tmp_path / "elsewhere" / "a.txt"
+    shared.write_text("hat")
+    (folder / "a.txt").symlink_to(shared)
+    (tmp_path / "link").symlink_to(folder)
+    caption(tmp_path / "link", "--add_tags", "x", "--apply")
+    assert shared.read_text() == "hat, x"
+    assert caption(tmp_path / "link", "--undo", "--apply") == 0
+    assert shared.read_text() == "hat"
+
+
+def test_a_caption_that_links_share_is_edited_once(tmp_path: Path) -> None:
+    folder = make(tmp_path, {"a": "hat", "b": None, "c": "coat"})
+    (folder / "b.txt").symlink_to("a.txt")
+    assert caption(folder, "--replace_text", "hat=red hat", "--apply") == 0
+    assert (folder / "a.txt").read_text() == "red hat" and (folder / "b.txt").is_symlink()
+    assert caption(folder, "--undo", "--apply") == 0
+    assert (folder / "a.txt").read_text() == "hat"
+
+
+def test_a_guessed_encoding_is_told_where_it_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    caption(folder, "--remove_tags", "long hair")
+    assert "no UTF-8" not in capsys.readouterr().out
+    caption(folder, "--remove_tags", "smiling")
+    assert "notice: 1 of the captions are no UTF-8" in capsys.readouterr().out
+
+
 def test_extensions_and_subfolders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make(tmp_path, {"a": "one", "sub/b": "one", ".hidden/c": "one"})
     (folder / "a.caption").write_text("two")
@@ -251,7 +280,7 @@ def test_extensions_and_subfolders(tmp_path: Path, capsys: pytest.CaptureFixture
     caption(folder, "--recursive", "--add_tags", "x", "--apply")
     after = contents(folder)
     assert {name for name in after if after[name] != before[name]} == {"a.caption", "sub/b.txt"}
-    assert "2 text files belong to no picture" in capsys.readouterr().out
+    assert "2 text files belong to no picture" in capsys.readouterr().err
     caption(folder, "--caption_extension", "txt", "--add_tags", "x", "--apply")
     assert (folder / "a.txt").read_text() == "one, x"
 
@@ -264,6 +293,9 @@ def test_statistics(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "smiling"
     ]
     assert "bom.txt" not in found["without_trigger"] and len(found["without_trigger"]) == 6
+    (folder / "stray.txt").write_text("no picture's")
+    caption(folder, "--stats", "--json")
+    assert json.loads(capsys.readouterr().out) == found | {"without_trigger": None}
     assert found["too_long"] == ["many.txt"] and found["tags_each"] == {"least": 1, "median": 2, "most": 5001}
     caption(folder, "--stats", "--where_tag", "long hair")
     told = capsys.readouterr().out
@@ -287,8 +319,17 @@ def test_metadata_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert caption("--in_json", lines, "--replace_text", "coat=jacket", "--apply") == 0
     assert '"text": "jacket"' in lines.read_text("utf-8")
     capsys.readouterr()
-    assert caption("--in_json", table, "--undo", "--steps", 3, "--apply") == 0
+    assert caption("--in_json", table, "--undo", "--steps", 2, "--apply") == 0
     assert contents(tmp_path) == before
+    assert caption("--in_json", table, "--in_json", table, "--dedupe") == 2
+    assert "edited twice" in capsys.readouterr().err
+
+
+def test_of_several_lines_about_a_picture_the_last_is_edited(tmp_path: Path) -> None:
+    lines = tmp_path / "meta.jsonl"
+    lines.write_text('{"file_name": "a.png", "text": "one, x"}\n{"file_name": "a.png", "text": "two, x"}\n')
+    assert caption("--in_json", lines, "--remove_tags", "x", "--apply") == 0
+    assert [json.loads(line)["text"] for line in lines.read_text().splitlines()] == ["one, x", "two"]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +338,7 @@ def test_metadata_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["--apply"], "nothing to do"),
         (["--trigger_word", "anna"], "nothing to do"),
         (["--trigger_first"], "--trigger_word WORD"),
+        (["--trigger_first", "--trigger_word", ","], "--trigger_word WORD"),
         (["--template", "{class}"], "--class_word WORD"),
         (["--template", "{clas}"], "Did you mean 'class'"),
         (["--replace_tag", "hat"], "OLD=NEW"),

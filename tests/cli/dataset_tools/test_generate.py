@@ -163,4 +163,4 @@ def test_a_dry_run_needs_no_torch() -> None:
 def test_long_prompts_are_told(dojo, anna: Path, capsys: pytest.CaptureFixture[str]) -> None:
     anna.write_text(SHEET.replace("red hair", "very " * 90 + "red hair"), encoding="utf-8")
     assert dojo("dataset", "generate", "--character", anna, "--dry_run", "--count", 2) == 0
-    assert "the prompts of 2 of 2 pictures (number 1 is the first) have more than 75 tokens" in capsys.readouterr().out
+    assert "more than 75 tokens: the prompts of 2 of 2 pictures (number 1 is the first)" in capsys.readouterr().out

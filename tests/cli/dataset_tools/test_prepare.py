@@ -77,6 +77,15 @@ def test_mistakes_are_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
             main([str(photos), *out, *TINY, *words])
 
 
+def test_the_command_that_is_printed_can_be_pasted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my pictures"
+    assert dojo(["dataset", "prepare", str(photos), "--out", str(out), *TINY]) == 0
+    command = f"--dataset_config '{out.as_posix()}/dataset.toml'"
+    assert command in capsys.readouterr().out and command in (out / "dataset.toml").read_text()
+
+
 def test_it_needs_no_torch(photos: Path, tmp_path: Path) -> None:
     words = [str(photos), "--out", str(tmp_path / "out"), *TINY, "--sheet", str(tmp_path / "sheet.png")]
     code = f"import sys; from library.cli.dataset_tools.prepare import main; main({words!r}); assert 'torch' not in sys.modules"

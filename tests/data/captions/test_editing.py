@@ -42,6 +42,8 @@ CASES = [
     (TriggerFirst("anna, woman"), "smiling, woman", "anna, woman, smiling"),
     (Prefix("a photo of"), "a red hat", "a photo of a red hat"),
     (Prefix("a photo of"), "a photo of a red hat", "a photo of a red hat"),
+    (Prefix("anna"), "annabelle, hat", "anna annabelle, hat"),
+    (Suffix("hat"), "look at that", "look at that hat"),
     (Suffix(", best quality"), "red hat", "red hat, best quality"),
     (Suffix("in the rain"), "a red hat", "a red hat in the rain"),
     (Template("{trigger}, {class}, {caption}"), "red hat", "anna, woman, red hat"),

@@ -23,7 +23,7 @@ from library.data.preparing import prepare as preparing
 from library.data.preparing.manifest import NAME as MANIFEST
 from library.data.preparing.outcome import Prepared, Request
 from library.data.preparing.prepare import prepare
-from library.data.preparing.workshop import NAME as WORKSHOP
+from library.data.preparing.production import WORKSHOP
 from tests.data.preparing.conftest import everything, saved, settings_for, smooth
 
 TINY = [
@@ -270,6 +270,37 @@ def test_originals_are_out_of_reach(request_for: Callable[..., Request], tmp_pat
     assert prepare(request).placed.kept == ["train/10_anna woman/0.png"]
     prepare(request_for(overwrite=True))
     assert not (request.out / "train" / "10_anna woman" / "0.png").is_symlink()
+
+
+def test_a_folder_that_lies_elsewhere_stays_a_link(request_for: Callable[..., Request], tmp_path: Path) -> None:
+    (tmp_path / "changed").touch()
+    request = request_for()
+    prepare(request)
+    copies = request.out / "train" / "10_anna woman"
+    copies.rename(tmp_path / "other disk")
+    copies.symlink_to(tmp_path / "other disk")
+    shutil.rmtree(request.source / "10_anna woman")
+    Image.new("RGB", (64, 64)).save(request.source / "another.png")
+    assert len(prepare(request_for(prune=True)).placed.removed) == 12
+    assert copies.is_symlink() and not list(copies.iterdir())
+
+
+def test_what_is_pruned_is_out_of_the_originals_reach_too(request_for: Callable[..., Request], tmp_path: Path) -> None:
+    (tmp_path / "changed").touch()
+    request = request_for()
+    prepare(request)
+    copies, folder = request.out / "train" / "10_anna woman", request.source / "10_anna woman"
+    shutil.rmtree(copies)
+    copies.symlink_to(folder)
+    for picture in folder.glob("*.*"):
+        if picture.suffix != ".txt":
+            picture.unlink()
+    Image.new("RGB", (64, 64)).save(request.source / "another.png")
+    captions = {path: path.read_bytes() for path in folder.iterdir()}
+    assert captions
+    with pytest.raises(UserError, match="where the originals are"):
+        prepare(request_for(prune=True))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == captions
 
 
 def test_another_source_is_refused_and_a_moved_one_is_known(

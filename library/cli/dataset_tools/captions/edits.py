@@ -51,7 +51,7 @@ class Option:
 
 def trigger_first(_: str, words: Words) -> Edit:
     """Raises UserError without a trigger."""
-    if not words.trigger:
+    if not words.tags(words.trigger):
         raise UserError("--trigger_first needs to know the trigger: add --trigger_word WORD.")
     return TriggerFirst(words.trigger)
 

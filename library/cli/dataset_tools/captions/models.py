@@ -29,34 +29,39 @@ def described(
     A preview asks the model about the first pictures only, and works on those.
 
     Returns:
-        The captions that go on, without those whose picture cannot be read; their texts; and what is to be said.
+        The captions that were described, those whose picture cannot be read apart; their texts; and what is to be said.
 
     Raises:
         UserError: the model cannot be loaded, or there is nothing to describe.
     """
     _check_colour(arguments.background_color)
-    wanted = [caption for each in selections for caption in each.captions if _is_asked(caption, arguments.mode)]
-    if not wanted:
+    asked = [replace(each, captions=[c for c in each.captions if _is_asked(c, arguments.mode)]) for each in selections]
+    number = sum(len(each.captions) for each in asked)
+    if not number:
         raise UserError("every picture has a caption already: --mode replace, append or prepend goes on with those.")
     remarks = []
-    if not arguments.apply and len(wanted) > arguments.show:
-        remarks.append(f"this preview shows {arguments.show} of the {len(wanted)} pictures that are to be described.")
-        wanted = wanted[: arguments.show]
-        selections = [replace(each, captions=[c for c in each.captions if c in wanted]) for each in selections]
+    if not arguments.apply and number > arguments.show:
+        remarks.append(f"this preview shows {arguments.show} of the {number} pictures that are to be described.")
+        asked = _first(asked, arguments.show)
     from library.captioning.describe import describe_all
 
-    pictures = [caption.picture for caption in wanted]
+    pictures = [caption.picture for each in asked for caption in each.captions]
     texts, unreadable = describe_all(
         pictures, _model(arguments), arguments.batch_size, arguments.background_color, "describing pictures"
     )
     remarks += [f"{path} {reason} It gets no caption." for path, reason in unreadable.items()]
-    kept = [replace(each, captions=[c for c in each.captions if c.picture not in unreadable]) for each in selections]
-    made = [
-        _joined(arguments, caption, texts[caption.picture]) if caption.picture in texts else caption.text
-        for each in kept
-        for caption in each.captions
-    ]
+    kept = [replace(each, captions=[c for c in each.captions if c.picture not in unreadable]) for each in asked]
+    made = [_joined(arguments, caption, texts[caption.picture]) for each in kept for caption in each.captions]
     return kept, made, remarks
+
+
+def _first(selections: Sequence[Selection], count: int) -> list[Selection]:
+    """No more than so many captions of them all."""
+    first = []
+    for each in selections:
+        first.append(replace(each, captions=each.captions[:count]))
+        count -= len(first[-1].captions)
+    return first
 
 
 def _is_asked(caption: Caption, mode: str) -> bool:

@@ -180,6 +180,7 @@ def _check(arguments: argparse.Namespace, given: frozenset[str]) -> None:
     if arguments.force and arguments.keep_changed:
         mistakes.append("--force and --keep_changed contradict each other.")
     mistakes += _given_twice([folder.absolute() for folder in arguments.folders], arguments.recursive)
+    mistakes += _given_twice([file.absolute() for file in arguments.in_json], False)
     raise_all(mistakes)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -40,22 +42,25 @@ def select(arguments: argparse.Namespace, with_missing: bool) -> list[Selection]
     collections += [read_captions(file) for file in arguments.in_json]
     for each in collections:
         if each.strays:
-            print(harmless(f"notice: {each.root}: {each.strays} text files belong to no picture; they are left alone."))
+            told = f"notice: {each.root}: {each.strays} text files belong to no picture; they are left alone."
+            print(harmless(told), file=sys.stderr)  # not among the JSON of --stats
+    chosen = _filter(arguments)
     selections = []
     for each in collections:
         everything = [*each.captions, *(each.missing if with_missing else ())]
-        selections.append(Selection(each, [caption for caption in everything if _is_chosen(caption, arguments)]))
+        selections.append(Selection(each, list(filter(chosen, everything))))
     return selections
 
 
-def _is_chosen(caption: Caption, arguments: argparse.Namespace) -> bool:
-    if arguments.files and not (
-        fnmatch(caption.picture.name, arguments.files) or fnmatch(caption.label, arguments.files)
-    ):
-        return False
-    if not arguments.where_tag and not arguments.where_missing:
-        return True
-    tags = tags_of(caption.text, arguments.caption_separator)
-    has = [any(map(TagMatcher([wanted]), tags)) for wanted in arguments.where_tag]
-    lacks = [not any(map(TagMatcher([unwanted]), tags)) for unwanted in arguments.where_missing]
-    return all(has) and all(lacks)
+def _filter(arguments: argparse.Namespace) -> Callable[[Caption], bool]:
+    """Whether a caption is one of those that are asked for."""
+    files, separator = arguments.files, arguments.caption_separator
+    wanted, unwanted = ([TagMatcher([tag]) for tag in tags] for tags in (arguments.where_tag, arguments.where_missing))
+
+    def is_chosen(caption: Caption) -> bool:
+        if files and not (fnmatch(caption.picture.name, files) or fnmatch(caption.label, files)):
+            return False
+        tags = tags_of(caption.text, separator) if wanted or unwanted else []
+        return all(any(map(has, tags)) for has in wanted) and not any(any(map(has, tags)) for has in unwanted)
+
+    return is_chosen

@@ -100,7 +100,8 @@ def _roots(arguments: argparse.Namespace) -> list[Path]:
     Raises:
         UserError: one of them is not there.
     """
-    roots = list(dict.fromkeys([*arguments.folders, *(file.absolute().parent for file in arguments.in_json)]))
+    folders = [*arguments.folders, *(file.parent for file in arguments.in_json)]
+    roots = list(dict.fromkeys(folder.absolute() for folder in folders))
     for root in roots:
         if not root.is_dir():
             raise UserError(f"there is no folder {root}. Check the path.")

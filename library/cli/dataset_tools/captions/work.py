@@ -13,16 +13,17 @@ from library.cli.dataset_tools.captions.selection import Selection, select
 from library.core.errors import Exit, UserError, did_you_mean, raise_all
 from library.core.terminal import harmless
 from library.data.captions.editing import edit_all
+from library.data.captions.files import GUESSED
 from library.data.captions.journal import Journal
 from library.data.captions.line_edits import Edit, Origin
 from library.data.captions.pipeline import mentions
 from library.data.captions.tag_edits import RemoveTags, ReplaceTag, TriggerFirst
-from library.data.captions.tags import TagMatcher, count_tags, split_tags, tag_key
-from library.data.captions.written import (
-    Caption,
-    Change,
-    is_unchanged,
-    put,
+from library.data.captions.tags import TagMatcher, count_tags, split_tags, tag_key, tags_of
+from library.data.captions.written import Caption, Change, is_unchanged, put
+
+ABOUT_GUESSED = (
+    f"They are read as {GUESSED}, a guess, and what changes is written as UTF-8: where accents or other letters look wrong here, save "
+    "them as UTF-8 in an editor first (--undo brings their bytes back)."
 )
 
 
@@ -74,7 +75,7 @@ def edit(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     if not arguments.apply:
         _show(arguments, selections, made)
     _sum_up(arguments, captions, made, counts)
-    for remark in [*remarks, *_about(edits, texts, made, words)]:
+    for remark in [*remarks, *_about_encodings(captions, made), *_about(edits, texts, made, words)]:
         print(harmless(f"notice: {remark}"))
     return _write(changes, argv) if arguments.apply else _only_shown(changes)
 
@@ -92,16 +93,19 @@ def _ended(caption: Caption, text: str) -> str:
 def _changes(
     arguments: argparse.Namespace, selections: Sequence[Selection], made: list[str]
 ) -> list[tuple[Path, list[Change]]]:
-    """Of each folder with a journal, the files that change.
+    """Of each folder with a journal, once, the files that change: what one command does is one step there.
 
     Raises:
         UserError: one of them is read-only.
     """
-    found, at = [], 0
+    by_root: dict[Path, list[Change]] = {}
+    at = 0
     for each in selections:
         texts = made[at : at + len(each.captions)]
         at += len(texts)
-        found.append((each.collection.root, each.collection.changes(each.captions, texts, arguments.to_utf8)))
+        changes = each.collection.changes(each.captions, texts, arguments.to_utf8)
+        by_root.setdefault(each.collection.root.absolute(), []).extend(changes)
+    found = list(by_root.items())
     locked = [str(change.source.path) for _, changes in found for change in changes if change.source.is_read_only]
     if locked:
         named = "\n".join(f"  {path}" for path in locked[: arguments.show])
@@ -147,27 +151,50 @@ def _sum_up(
 def _about(edits: Sequence[Edit], texts: Sequence[str], made: Sequence[str], words: Words) -> list[str]:
     """What somebody who gave these edits may not expect."""
     remarks = []
-    known = None
-    for edit in edits:
-        wanted = edit.tags if isinstance(edit, RemoveTags) else (edit.old,) if isinstance(edit, ReplaceTag) else ()
-        if wanted and known is None:
-            known = {*count_tags(texts, words.separator), *count_tags(made, words.separator)}
-        for tag in wanted:
-            if known is not None and not any(map(TagMatcher([tag]), known)):
-                remarks.append(f"the tag '{tag}' is in none of these captions.{did_you_mean(tag_key(tag), known)}")
+    wanted = [tag for edit in edits for tag in _sought(edit)]
+    if absent := _absent(wanted, [*texts, *made], words.separator):
+        known = count_tags([*texts, *made], words.separator)
+        remarks += [
+            f"the tag '{tag}' is in none of these captions.{did_you_mean(tag_key(tag), known)}" for tag in absent
+        ]
     if any(isinstance(edit, TriggerFirst) for edit in edits):
         first = tag_key(split_tags(words.trigger, words.separator)[0])
         within = sum(
-            mentions(line, words.trigger) and tag_key(split_tags(line, words.separator)[0]) != first
+            tag_key(split_tags(line, words.separator)[0]) != first
             for text in made
             for line in text.splitlines()
-            if split_tags(line, words.separator)
+            if not line.startswith(f"{first}{words.separator}") and mentions(line, words.trigger)
         )
         if within:
             remarks.append(
                 f"{within} captions mention '{words.trigger}' within a longer tag or sentence: it stays where it is there."
             )
     return remarks
+
+
+def _sought(edit: Edit) -> Sequence[str]:
+    """Tags without which an edit does nothing."""
+    if isinstance(edit, RemoveTags):
+        return edit.tags
+    return (edit.old,) if isinstance(edit, ReplaceTag) else ()
+
+
+def _absent(wanted: Sequence[str], texts: Sequence[str], separator: str) -> list[str]:
+    """Those of the wanted tags that are in no caption; looked for only until all are found."""
+    absent = {tag: TagMatcher([tag]) for tag in wanted}
+    for text in texts:
+        if not absent:
+            break
+        tags = tags_of(text, separator)
+        absent = {tag: is_it for tag, is_it in absent.items() if not any(map(is_it, tags))}
+    return list(absent)
+
+
+def _about_encodings(captions: Sequence[Caption], made: Sequence[str]) -> list[str]:
+    guessed = sum(
+        caption.encoding == GUESSED and caption.text != text for caption, text in zip(captions, made, strict=True)
+    )
+    return [f"{guessed} of the captions are no UTF-8. {ABOUT_GUESSED}"] if guessed else []
 
 
 def _only_shown(found: Sequence[tuple[Path, list[Change]]]) -> int:
@@ -190,11 +217,15 @@ def _write(found: Sequence[tuple[Path, list[Change]]], argv: Sequence[str]) -> i
         command = shlex.join(["dojo", "dataset", "caption", *argv])
         step = journal.record(command, [(each.source.path, each.source.data, each.after) for each in changes])
         left = []
-        for each in changes:
-            if is_unchanged(each.source):
-                put(each.source, each.after)
-            else:
-                left.append(each.source.path)
+        try:
+            for each in changes:
+                if is_unchanged(each.source):
+                    put(each.source, each.after)
+                else:
+                    left.append(each.source.path)
+        except BaseException:  # Ctrl-C too
+            print("Not all captions are written; --undo takes back those that are.")
+            raise
         journal.forget(step, left)
         journal.mark([step], "done")
         written += len(changes) - len(left)
