@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -26,11 +27,14 @@ def describe_all(
         progress: title of a bar with the time left; "" shows none.
 
     Returns:
-        The texts, and of pictures that cannot be read the reason.
+        The texts, and of pictures that cannot be read the reason. After Ctrl-C those that were described by then.
     """
     texts: dict[Path, str] = {}
     unreadable: dict[Path, str] = {}
-    with tqdm(total=len(pictures), desc=progress, unit="picture", disable=not progress) as bar:
+    with (
+        suppress(KeyboardInterrupt),  # hours of a model's work are not thrown away
+        tqdm(total=len(pictures), desc=progress, unit="picture", disable=not progress) as bar,
+    ):
         for paths, images in _batches(pictures, batch_size, background):
             readable = [(path, image) for path, image in zip(paths, images) if isinstance(image, Image.Image)]
             unreadable |= {path: image for path, image in zip(paths, images) if isinstance(image, str)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,19 @@ def test_new_tags_go_in_front_or_behind_and_edits_follow(tmp_path: Path, capsys:
     assert main([*words, "--mode", "prepend", "--apply"]) == 0
     assert (folder / "a.txt").read_text() == "anna, ^_^, long hair, hat" and (folder / "c.txt").read_text() == "hat"
     assert "c.png is empty (0 bytes). It gets no caption." in capsys.readouterr().out
+
+
+def test_what_was_described_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    calls = []
+
+    def tired(images: Sequence[Image.Image]) -> list[str]:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return ["hat"] * len(images)
+
+    texts, unreadable = describe_all(paths, tired, 2, "white")
+    assert texts == dict.fromkeys(paths[:4], "hat") and not unreadable and calls == [2, 2, 2]

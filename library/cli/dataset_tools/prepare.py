@@ -114,6 +114,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     from PIL.Image import DecompressionBombWarning
 
+    from library.core.errors import UserError
     from library.core.terminal import harmless
     from library.data.checks.findings import report
     from library.data.preparing.placing import check_apart
@@ -133,6 +134,8 @@ def main(argv: Sequence[str]) -> int:
         print(harmless(report(prepared.findings)), end="\n\n")
     print(table(prepared, request))
     tell_files(arguments, prepared, request)
+    if not prepared.used:
+        raise UserError(f"{request.source}: every picture is left out, for the reasons above; there is nothing to train on.")
     warned = any(finding.severity == "warning" for finding in prepared.findings)
     return Exit.MISTAKE if warned and arguments.strict else Exit.COMPLETE
 

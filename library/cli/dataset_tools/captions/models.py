@@ -50,7 +50,10 @@ def described(
         pictures, _model(arguments), arguments.batch_size, arguments.background_color, "describing pictures"
     )
     remarks += [f"{path} {reason} It gets no caption." for path, reason in unreadable.items()]
-    kept = [replace(each, captions=[c for c in each.captions if c.picture not in unreadable]) for each in asked]
+    if (done := len(texts) + len(unreadable)) < len(set(pictures)):
+        rest = "run again for the rest" if arguments.mode == "only_missing" else "the others stay as they are"
+        remarks.append(f"stopped after {done} of {len(set(pictures))} pictures: {rest}.")
+    kept = [replace(each, captions=[c for c in each.captions if c.picture in texts]) for each in asked]
     made = [_joined(arguments, caption, texts[caption.picture]) for each in kept for caption in each.captions]
     return kept, made, remarks
 
