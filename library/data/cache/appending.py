@@ -124,6 +124,8 @@ class Appender:
         self._unsynced = 0
         self._synced = -math.inf
         self._lock = RLock()
+        self.filled: set[Path] = set()
+        """Indexes of the shards that were added to."""
 
     @property
     def shard(self) -> Shard | None:
@@ -218,6 +220,7 @@ class Appender:
             raise
         self._end = self._mended(self._claim)
         self._synced = -math.inf
+        self.filled.add(shard.index)
         flush_folder(self.folder)
 
     def _claim_of_existing(self) -> Claim | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from library.core.errors import Exit, UserError, raise_all
 from library.core.runtime import available_cores
-from library.data.cache.jobs import Job, captions_lacking, latent_jobs
+from library.data.cache.jobs import Job, Jobs, captions_lacking, latent_jobs
 from library.data.cache.keys import text_key
 from library.data.cache.store import TensorCache, Tensors
 from library.data.dataset import TrainingData
@@ -21,10 +22,15 @@ from library.data.examples import Encoded, load_pixels, placement_varies
 from library.data.pictures.room import Room
 from library.data.types import BrokenLatents, Conditioning, LatentDistribution
 
+log = logging.getLogger("dojo")
+
 BATCHES_AHEAD = 2
 """Batches whose pictures are decoded while one is encoded."""
 
 CAPTIONS_AT_A_TIME = 16
+
+MOST_FILLINGS = 3
+"""Of a cache that somebody goes on deleting."""
 
 MOST_NAMED = 100
 """Pictures that are named where many cannot be read."""
@@ -57,6 +63,13 @@ def cache_latents(
     """
     refuse_varying_pictures(data)
     jobs = latent_jobs(data, fingerprint)[_share(data, cache)]
+    _until_whole(cache, lambda: _fill(jobs, encode, cache, batch_size, progress))
+    return data.with_latents(Encoded(cache, fingerprint))
+
+
+def _fill(
+    jobs: Jobs, encode: Callable[[Tensor], LatentDistribution], cache: TensorCache, batch_size: int, progress: bool
+) -> None:
     missing, failures = jobs.lacking(cache, checked=True, progress=progress), Failures()
     with (
         _flushed(cache),
@@ -68,7 +81,6 @@ def cache_latents(
         for batch in _kept_behind(_encoded(loaded, encode), cache, writer):
             bar.update(len(batch))
     failures.tell()
-    return data.with_latents(Encoded(cache, fingerprint))
 
 
 def cache_texts(
@@ -88,6 +100,18 @@ def cache_texts(
         UserError: captions vary too much to encode them all, or an encoded caption is not finite.
     """
     captions = data.captions_in_use()[_share(data, cache)]
+    _until_whole(cache, lambda: _fill_texts(captions, encode, fingerprint, cache, batch_size, progress))
+    return data.with_texts(Encoded(cache, fingerprint))
+
+
+def _fill_texts(
+    captions: Sequence[str],
+    encode: Callable[[Sequence[str]], Conditioning],
+    fingerprint: str,
+    cache: TensorCache,
+    batch_size: int | None,
+    progress: bool,
+) -> None:
     missing = captions_lacking(captions, fingerprint, cache, checked=True)
     size = batch_size or CAPTIONS_AT_A_TIME
     with (
@@ -102,7 +126,6 @@ def cache_texts(
                 _require_finite(entry, caption)
                 cache.put(text_key(caption, fingerprint), entry)
             bar.update(len(batch))
-    return data.with_texts(Encoded(cache, fingerprint))
 
 
 def refuse_varying_pictures(data: TrainingData) -> None:
@@ -119,6 +142,17 @@ def refuse_varying_pictures(data: TrainingData) -> None:
             if (option := placement_varies(subset.images))
         ]
     )
+
+
+def _until_whole(cache: TensorCache, fill: Callable[[], None]) -> None:
+    """Fill the cache, and again where files of it were removed meanwhile. Then it is held open: removing them does no more harm."""
+    for _ in range(MOST_FILLINGS):
+        fill()
+        if cache.hold():
+            return
+        log.warning(
+            "files of the cache in %s were removed while it was filled; what is lacking is made anew", cache.folder
+        )
 
 
 def _share(data: TrainingData, cache: TensorCache) -> slice:

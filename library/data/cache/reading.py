@@ -84,6 +84,9 @@ class ShardReader:
         self._files: dict[int, DataFile] = {}
         self._next = 0
         self._refreshing = RLock()
+        self._holds = False
+        self.lost = False
+        """A shard that was known has been removed."""
 
     def refresh(self) -> None:
         """Read what was added to the folder since, and forget what was removed.
@@ -107,6 +110,9 @@ class ShardReader:
             or there[known.name].st_ino != known.inode
             or there[known.name].st_size < known.size
         }
+        if self._holds:
+            gone -= set(self._files)  # what is open can be read on
+        self.lost = self.lost or bool(gone)
         found = [
             segment
             for name, status in there.items()
@@ -114,6 +120,24 @@ class ShardReader:
         ]
         self._drop(gone)
         self._add(found)
+
+    def hold(self) -> None:
+        """Keep data open from now on, so that removing the files does no harm: those in use, and the newest, OPEN_AT_ONCE at most.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        self._holds = True
+        ages = {number: self._last_used(known.name) for number, known in self._known.items()}
+        for number in sorted(ages, key=ages.__getitem__, reverse=True):
+            if len(self._files) < OPEN_AT_ONCE and number not in self._files and self._opened(number) is None:
+                self.lost = True
+
+    def _last_used(self, name: str) -> float:
+        try:
+            return shard_named(self.folder, name).data.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def lengths(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Length of each key's payload as the indexes have it, 0 where there is none; (n,) for keys (n, 20)."""

@@ -102,6 +102,25 @@ class TensorCache:
         self._own()
         self._appender.close()
 
+    def hold(self) -> bool:
+        """Keep the shards open from now on, so that deleting the folder does this run no harm.
+
+        Returns:
+            whether none was removed while it was filled; else something may be lacking.
+
+        Raises:
+            UserError: a file cannot be written or read.
+        """
+        if self._reader is None:
+            return True
+        self.flush()
+        self._reader.refresh()
+        self._reader.hold()
+        lost = self._reader.lost or not all(index.exists() for index in self._appender.filled)
+        self._reader.lost = False
+        self._appender.filled.clear()
+        return not lost
+
     def __len__(self) -> int:
         """Entries that are there now."""
         if self._reader is None:

@@ -295,11 +295,40 @@ def test_captions_that_vary_too_much_name_the_option(folder: Make, subset, datas
         cache_texts(data, Encoder(), fingerprint="te", cache=TensorCache())
 
 
-def test_a_cache_deleted_in_the_middle_is_told(tmp_path: Path, folder: Make, subset, dataset) -> None:
-    data = cache_latents(build(folder(3), subset, dataset), Vae(), fingerprint="v", cache=TensorCache(tmp_path / "c"))
-    shutil.rmtree(tmp_path / "c")
-    with pytest.raises(UserError, match="vanished"):
-        data[0, 0]
+@pytest.mark.skipif(os.name == "nt", reason="what is open cannot be deleted there")
+def test_deleting_the_cache_does_a_run_no_harm(tmp_path: Path, folder: Make, subset, dataset) -> None:
+    data = build(folder(4), subset, dataset)
+    cache = TensorCache(tmp_path / "cache")
+    cached = cache_latents(data, Vae(), fingerprint="", cache=cache)
+    shutil.rmtree(tmp_path / "cache")
+    assert len(cache_latents(data, lambda pixels: pytest.fail("encoded again"), fingerprint="", cache=cache)) == len(
+        cached
+    )
+    for ours, plain in zip(all_examples(cached), all_examples(data)):
+        assert ours.latents is not None and torch.equal(ours.latents.mean, Vae()(plain.pixels[None]).mean[0])
+    again = TensorCache(tmp_path / "cache")  # another run
+    with pytest.raises(UserError, match=r"vanished while the run was on. Start again \(or resume\)"):
+        all_examples(data.with_latents(replace(cached.material.latents, cache=again)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="what is open cannot be deleted there")
+@pytest.mark.parametrize("when", [1, 3, 4])
+def test_deleting_the_cache_while_it_is_filled(
+    tmp_path: Path, folder: Make, subset, dataset, caplog: pytest.LogCaptureFixture, when: int
+) -> None:
+    """At the start, in the middle, at the end: what is lacking then is encoded again."""
+    data, vae = build(folder(4), subset, dataset), Vae()
+    cache = TensorCache(tmp_path / "cache")
+
+    def encode(pixels_BCHW: Tensor) -> LatentDistribution:
+        if len(vae.batches) == when:
+            cache.flush()
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        return vae(pixels_BCHW)
+
+    cached = cache_latents(data, encode, fingerprint="", cache=cache)
+    assert len(all_examples(cached)) == len(all_examples(data))
+    assert len(vae.batches) >= 4
 
 
 def test_all_pictures_that_cannot_be_read_are_named_and_the_others_are_cached(
