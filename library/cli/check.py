@@ -105,7 +105,7 @@ def _checked(arguments: argparse.Namespace, options: Sequence[str]) -> Report:
     if shown:
         print(what_is_there(report, screen), flush=True)
     if arguments.sheet is not None:
-        files = _sheet(arguments, loaded, datasets, survey, report)
+        files = _sheet(arguments, options, loaded, datasets, survey, report)
         if shown:
             print(f"\nContact sheet: {', '.join(map(str, files)) or 'there is no picture to show'}", flush=True)
     reason = ASKED_NOT_TO if arguments.fast else NO_MODEL if not has_model else "" if report.ready else NOT_READY
@@ -140,13 +140,26 @@ def _estimated(report: Report, loaded: LoadedConfig, datasets: Sequence[Dataset]
 
 
 def _sheet(
-    arguments: argparse.Namespace, loaded: LoadedConfig, datasets: Sequence[Dataset], survey: Survey, report: Report
+    arguments: argparse.Namespace,
+    options: Sequence[str],
+    loaded: LoadedConfig,
+    datasets: Sequence[Dataset],
+    survey: Survey,
+    report: Report,
 ) -> list[Path]:
     from library.preflight.sheet import write_sheet
 
-    name = loaded.files[-1].name if loaded.files else loaded.config.data.train_data_dir or ""
-    title = f"dojo check {name}"
+    title = f"dojo check {_named(options) or loaded.config.data.train_data_dir or ''}"
     return write_sheet(arguments.sheet, title, survey, datasets, report.findings, arguments.sheet_pictures)
+
+
+def _named(options: Sequence[str]) -> str:
+    """The configuration file that the user gave, or the presets where there is none."""
+    from library.config.command_line import read_command_line
+    from library.config.findings import Findings
+
+    command = read_command_line(options, Findings())  # mistakes in it were told when it was read in earnest
+    return Path(command.config).name if command.config else " ".join(f"--extends {name}" for name in command.extends)
 
 
 def _write(report: Report, where: str) -> None:
@@ -166,7 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.allow_abbrev = False
     parser.usage = "dojo check [CONFIG] [--sheet FILE.png] [--json FILE] [options of train_network.py]"
     parser.add_argument("--fast", action="store_true", help="without memory, disk and time, which take some seconds")
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it, and nothing else")
+    parser.add_argument(
+        "--json", type=_json, metavar="FILE", help="write the report as JSON; - prints it, and nothing else"
+    )
     parser.add_argument(
         "--sheet", type=_png, metavar="FILE.png", help="write a contact sheet, further pages beside it as FILE-2.png"
     )
@@ -180,4 +195,16 @@ def _parser() -> argparse.ArgumentParser:
 def _png(text: str) -> Path:
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{text} does not end in .png")
-    return Path(text)
+    return _in_a_folder(Path(text))
+
+
+def _json(text: str) -> str:
+    return text if text == STDOUT else str(_in_a_folder(Path(text)))
+
+
+def _in_a_folder(file: Path) -> Path:
+    """A file to write; of its folders the last may be missing, more would rather be a slip."""
+    above = file.absolute().parent.parent
+    if not file.absolute().parent.exists() and (not above.is_dir() or above == Path(above.anchor)):
+        raise argparse.ArgumentTypeError(f"{file}: there is no folder {file.parent}; make it first, or name another")
+    return file

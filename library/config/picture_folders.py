@@ -45,7 +45,9 @@ def find_picture_folders(root: str, key: str, findings: Findings) -> list[Pictur
         if has_pictures(folder):
             folders += _named_folder(folder, key, findings)
     if not folders:
-        findings.mistakes.append(f'{key} = "{root}": no pictures in it, nor in its subfolders.{_deeper(path)}')
+        found = f"no pictures in it, nor in its subfolders (looked in {path.resolve()})"
+        advice = _deeper(path) or f"Name the folder that holds them; read are {', '.join(sorted(IMAGE_EXTENSIONS))}."
+        findings.mistakes.append(f'{key} = "{root}": {found}. {advice}')
     elif len(folders) > 1 and folders[0].path == path:
         findings.notices.append(f"{key}: pictures directly in '{root}' are used with 1 repeat, beside its subfolders.")
     return folders
@@ -84,8 +86,8 @@ def _subfolders(path: Path) -> Iterable[Path]:
 
 
 def _deeper(path: Path) -> str:
-    """Where the pictures seem to be instead: two levels down."""
+    """Where the pictures seem to be instead: two levels down; "" where there are none."""
     for child in _subfolders(path):
         if any(has_pictures(grandchild) for grandchild in _subfolders(child)):
-            return f" There are some below '{child}': is that the folder you mean?"
+            return f"There are some below '{child}': is that the folder you mean?"
     return ""

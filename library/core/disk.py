@@ -12,7 +12,7 @@ from pathlib import Path
 
 from library.core.errors import Exit, UserError
 
-ELSEWHERE = "name a folder on another disk (output_dir, logging_dir, cache_dir)"
+ELSEWHERE = "name a folder on another disk"
 
 ADVICE = {
     errno.ENOSPC: f"Free some space there, or {ELSEWHERE}.",
@@ -75,8 +75,8 @@ def failed_write(error: Exception, path: Path | None, size: int | None = None) -
     room = "" if free is None else f" {amount(free)} are free there."
     advice = ADVICE.get(number or 0, "Name another file or folder.")
     return UserError(
-        f"{what}{of_size} could not be written: {reason}.{room} {advice} Everything saved before is whole and as it was; a "
-        "training run goes on from its last state with `resume = latest`.",
+        f"{what}{of_size} could not be written: {reason}.{room} {advice} Everything saved before is whole and as it was. "
+        "What goes on when it is started again does so from there (training with `resume = latest`).",
         Exit.DISK_FULL if number in FULL else Exit.MISTAKE,
     )
 

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from library.core.disk import check_room
 from library.core.errors import UserError
 from library.core.files import write_atomically
+from library.core.wording import how_many
 from library.generation.folder import GeneratedFolder
 from library.generation.plan import Canvas, plan
 from library.generation.record import Entry, Record, entry_of, write_record
@@ -72,14 +73,20 @@ def settle(
     changes = _model_changes(former, model) if there else []
     outdated = [entry for n, entry in there.items() if changes or entry.request != new[n].request]
     gone = {entry.number for entry in outdated}
-    renamed = [new[n] for n, entry in there.items() if n not in gone and entry.caption != new[n].caption]
+    renamed = [
+        new[n]
+        for n, entry in there.items()
+        if n not in gone and entry.caption != new[n].caption and folder.state(entry) == "made"
+    ]
     if (outdated or renamed) and not overwrite:
         told = [*changes, *_request_changes(there, new), *_caption_changes(there, renamed)]
         shown = "\n".join(f"  {line}" for line in told[:SHOWN_CHANGES])
         more = f"\n  and {len(told) - SHOWN_CHANGES} more" if len(told) > SHOWN_CHANGES else ""
+        weeded = sum(folder.state(entry) == "rejected" for entry in outdated)
+        among = f", {weeded} that {'was' if weeded == 1 else 'were'} weeded out among them," if weeded else ""
         raise UserError(
-            f"{root} holds pictures that were made otherwise:\n{shown}{more}\n--overwrite makes {len(outdated)} of them anew and "
-            f"writes {len(renamed)} captions anew; --out with another folder leaves them as they are."
+            f"{root} holds pictures that were made otherwise:\n{shown}{more}\n--overwrite makes {how_many(len(outdated), 'picture')} "
+            f"anew{among} and writes {how_many(len(renamed), 'caption')} anew; --out with another folder leaves them as they are."
         )
     missing = [
         entry
@@ -107,8 +114,7 @@ def make(work: Work, paint: Paint, batches: Callable[[Sequence[Entry]], Iterable
         work.folder.remove(entry)
     write_record(work.folder.root, work.record)
     for entry in work.renamed:
-        if work.folder.state(entry) == "made":
-            _write_caption(work.folder, entry)
+        _write_caption(work.folder, entry)
     for batch in batches(work.missing):
         for entry, picture in zip(batch, paint([entry.request for entry in batch]), strict=True):
             _write_caption(work.folder, entry)  # before the picture, whose presence says that all is done
@@ -168,7 +174,9 @@ def _request_changes(there: Mapping[int, Entry], new: Mapping[int, Entry]) -> li
         if changed:
             first = changed[0]
             before, now = getattr(there[first].request, name), getattr(new[first].request, name)
-            told.append(f"{name} of {len(changed)} pictures; of number {first} it was '{before}', and is now '{now}'")
+            told.append(
+                f"{name} of {how_many(len(changed), 'picture')}; of number {first} it was '{before}', and is now '{now}'"
+            )
     return told
 
 
@@ -178,5 +186,5 @@ def _caption_changes(there: Mapping[int, Entry], renamed: Sequence[Entry]) -> li
     first = renamed[0]
     before = there[first.number].caption
     return [
-        f"caption of {len(renamed)} pictures; of number {first.number} it was '{before}', and is now '{first.caption}'"
+        f"caption of {how_many(len(renamed), 'picture')}; of number {first.number} it was '{before}', and is now '{first.caption}'"
     ]

@@ -46,7 +46,7 @@ def find_sheet(name: str) -> Path:
         return path
     raise UserError(
         f"--character {name}: no such character, and no such file.{did_you_mean(name, known)} Characters that come with LoRA Dojo: "
-        f"{', '.join(known)}. Your own is a TOML file: copy {shown_path(CHARACTERS / known[0])}, edit it, and give its path."
+        f"{', '.join(known)}. Your own is a TOML file: copy {shown_path(CHARACTERS / f'{known[0]}.toml')}, edit it, and give its path."
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from library.core.disk import writing
-from library.core.terminal import harmless
 from library.data.pictures.images import PictureError, decode
+from library.data.pictures.lettering import lettering
 from library.generation.folder import GeneratedFolder
 from library.generation.record import Entry
-from library.inference.sheet import wrapped
 from library.lora_files.sidecars import save_picture
 
 SIDE = 256
@@ -41,7 +40,7 @@ def sheet_page(pictures: Sequence[tuple[Entry, Path]]) -> Image.Image:
     columns = min(COLUMNS, len(pictures))
     cell = SIDE + MARGIN, SIDE + 4 * LINE + MARGIN
     page = Image.new("RGB", (columns * cell[0] + MARGIN, -(-len(pictures) // columns) * cell[1] + MARGIN), "white")
-    draw, font, large = ImageDraw.Draw(page), ImageFont.load_default(size=15), ImageFont.load_default(size=19)
+    draw, letters, large = ImageDraw.Draw(page), lettering(15), lettering(19).font
     for index, (entry, path) in enumerate(pictures):
         x, y = MARGIN + index % columns * cell[0], MARGIN + index // columns * cell[1]
         thumbnail = _thumbnail(path)
@@ -49,10 +48,10 @@ def sheet_page(pictures: Sequence[tuple[Entry, Path]]) -> Image.Image:
         first = " / ".join(entry.choices[axis] for axis in TOLD_FIRST if axis in entry.choices)
         others = ", ".join(name for axis, name in entry.choices.items() if axis not in TOLD_FIRST)
         draw.text((x, y + SIDE + 1), str(entry.number), "black", large)
-        draw.text((x + SIDE, y + SIDE + 5), f"seed {entry.request.seed}", "grey", font, anchor="ra")
-        lines = [*wrapped(harmless(first), SIDE, font, most=1), *wrapped(harmless(others), SIDE, font)]
+        draw.text((x + SIDE, y + SIDE + 5), f"seed {entry.request.seed}", "grey", letters.font, anchor="ra")
+        lines = [letters.cut(first, SIDE), *letters.lines(others, SIDE, 2)]
         for number, line in enumerate(lines, start=1):
-            draw.text((x, y + SIDE + 4 + LINE * number), line, "black" if number == 1 else "grey", font)
+            draw.text((x, y + SIDE + 4 + LINE * number), line, "black" if number == 1 else "grey", letters.font)
     return page
 
 

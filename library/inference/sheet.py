@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from library.data.pictures.lettering import Lettering, lettering
 
 MARGIN = 12
 MIN_SIDE = 256
@@ -27,9 +29,9 @@ def contact_sheet(
     """
     cells = [[enlarged(picture) for picture in row] for row in rows]
     width = max(sum(cell.width + MARGIN for cell in row) for row in cells)
-    font = ImageFont.load_default(size=15)
+    letters = lettering(15)
     heading_height = 28 if headings else 0
-    blocks = [_block(row, caption, width, font) for row, caption in zip(cells, captions)]
+    blocks = [_block(row, caption, width, letters) for row, caption in zip(cells, captions)]
     height = max(block.height for block in blocks)
     columns = max(1, round((len(blocks) * height / width) ** 0.5))
     lines = -(-len(blocks) // columns)
@@ -40,7 +42,9 @@ def contact_sheet(
     for column in range(min(columns, len(blocks))):
         x = MARGIN + column * (width + MARGIN)
         for cell, heading in zip(cells[0], headings):
-            draw.text((x + cell.width / 2, heading_height / 2), heading, "black", font, anchor="mm")
+            draw.text(
+                (x + cell.width / 2, heading_height / 2), letters.legible(heading), "black", letters.font, anchor="mm"
+            )
             x += cell.width + MARGIN
     return sheet
 
@@ -51,10 +55,8 @@ def enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
-def _block(
-    row: Sequence[Image.Image], caption: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> Image.Image:
-    lines = wrapped(caption, width - MARGIN, font)
+def _block(row: Sequence[Image.Image], caption: str, width: int, letters: Lettering) -> Image.Image:
+    lines = letters.lines(caption, width - MARGIN, 2)
     height = max(cell.height for cell in row)
     block = Image.new("RGB", (width, height + 20 * len(lines) + MARGIN), "white")
     x = 0
@@ -63,17 +65,5 @@ def _block(
         x += cell.width + MARGIN
     draw = ImageDraw.Draw(block)
     for number, line in enumerate(lines):
-        draw.text((0, height + 3 + 20 * number), line, "black", font)
+        draw.text((0, height + 3 + 20 * number), line, "black", letters.font)
     return block
-
-
-def wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, most: int = 2) -> list[str]:
-    """The text in at most so many lines of that width in pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]

@@ -68,7 +68,7 @@ def gather(loaded: LoadedConfig, datasets: Sequence[Dataset], notices: Sequence[
     arranged, mistakes = _arranged(config, datasets, survey)
     findings += [Finding("setting", "error", "", message) for message in mistakes]
     return Report(
-        findings=findings,
+        findings=list(dict.fromkeys(findings)),
         setup=_setup(loaded),
         datasets=_datasets(datasets, survey.pictures, arranged),
         pictures=_pictures(survey.pictures, arranged),
@@ -185,7 +185,7 @@ def _captions(pictures: Pictures, datasets: Sequence[Dataset]) -> CaptionsReport
         words.append(len(caption.split()))
         different.add(caption)
         separated = (tag.strip() for tag in caption.split(subset.captions.caption_separator))
-        tags.update({tag for tag in separated if tag})
+        tags.update(list(dict.fromkeys(tag for tag in separated if tag)))  # in order: so are those that are as frequent
         if subset.trigger_word:
             triggers.setdefault(subset.trigger_word, []).append(mentions(caption, subset.trigger_word))
     return CaptionsReport(

@@ -17,9 +17,9 @@ from library.core.runtime import available_cores
 from library.data.checks.findings import SEVERITIES, Finding
 from library.data.index.sources import Survey
 from library.data.pictures.images import PictureError
+from library.data.pictures.lettering import lettering
 from library.data.pictures.room import Room
 from library.preflight.cards import Card, cards, chunks, shown
-from library.preflight.lettering import lettering
 
 SIDE = 232
 """Pixels of the square that a picture is shown in."""

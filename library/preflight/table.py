@@ -121,11 +121,11 @@ def _bucket(bucket: BucketReport, share: float, bar: int, screen: Screen) -> str
 
 
 def _plan(plan: PlanReport, setup: Setup, screen: Screen) -> list[str]:
-    per_step = [f"{_many(plan.steps_per_epoch, 'step')} an epoch", f"{plan.epochs:.4g} epochs"]
-    lines = _row(
-        "steps", f"{plan.steps}: {', '.join(per_step)}; each picture is shown {plan.showings:.3g} times", screen
-    )
-    told = f"{plan.samples_per_epoch} samples an epoch"
+    epochs, showings = f"{plan.epochs:.4g}", f"{plan.showings:.3g}"
+    per_step = f"{_many(plan.steps_per_epoch, 'step')} an epoch, {epochs} {'epoch' if epochs == '1' else 'epochs'}"
+    shown = "once" if showings == "1" else f"{showings} times"
+    lines = _row("steps", f"{plan.steps}: {per_step}; each picture is shown {shown}", screen)
+    told = f"{_many(plan.samples_per_epoch, 'sample')} an epoch"
     if plan.gradient_accumulation_steps > 1:
         told += f", {plan.gradient_accumulation_steps} batches a step (gradient_accumulation_steps)"
     told += (
@@ -156,7 +156,7 @@ def _findings(report: Report, screen: Screen) -> list[str]:
 def _group(group: Group, folders: set[str], screen: Screen) -> Iterator[str]:
     """What, how often, what to do, and the first files."""
     first, count = group.first, len(group.findings)
-    of = f": {count} files" if count > 1 else ""
+    of = f": {count} {group.counted_as}" if count > 1 else ""
     yield f"  {screen.painted(f'{first.severity:8}', first.severity)} {screen.painted(first.kind, 'bold')}{of}"
     names = [_name(each.path, folders) for each in group.findings[:SHOWN_FILES]]
     if group.message and count > 1 and first.path:

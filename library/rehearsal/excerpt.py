@@ -55,9 +55,7 @@ class Shape:
 def shapes_of(plan: Plan, updates: int) -> list[Shape]:
     """Every shape of a run with so many updates, the largest first."""
     epochs = updates / plan.updates_per_epoch
-    shapes = [
-        Shape(bucket.first_batch(), epochs * bucket.batches, epochs * bucket.samples) for bucket in plan.buckets
-    ]
+    shapes = [Shape(bucket.first_batch(), epochs * bucket.batches, epochs * bucket.samples) for bucket in plan.buckets]
     return sorted(shapes, key=lambda shape: -shape.pixels)
 
 

@@ -271,3 +271,26 @@ def test_with_a_model_the_whole_run_is_estimated(
     assert document["cost"] == pytest.approx(found["seconds"]) and found["seconds"] > 0
     assert found["learning_rates"][0][0] == 1 and found["learning_rates"][-1][0] == document["plan"]["steps"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_sheet_names_the_file_that_was_given(
+    dojo, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = []
+    monkeypatch.setattr("library.preflight.sheet.write_sheet", lambda file, title, *_: titles.append(title) or [file])
+    for name in ("my.toml", "over.toml"):
+        (tmp_path / name).write_text("max_train_steps = 10", encoding="utf-8")
+    sheet = (*options, "--fast", "--sheet", tmp_path / "s.png")
+    dojo("check", tmp_path / "my.toml", *sheet, "--extends", tmp_path / "over.toml")
+    dojo("check", *sheet)
+    assert titles == ["dojo check my.toml", f"dojo check {options[3]}"]
+
+
+@pytest.mark.parametrize("option", ["--sheet", "--json"])
+def test_only_the_last_folder_is_made(check, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(option, tmp_path / "new" / "x.png") == 0 and (tmp_path / "new" / "x.png").is_file()
+    for slip in (tmp_path / "neww" / "er" / "x.png", Path(tmp_path.anchor) / "nope" / "x.png"):
+        with pytest.raises(SystemExit) as ended:
+            check(option, slip)
+        assert ended.value.code == 2 and f"there is no folder {slip.parent}" in capsys.readouterr().err
+        assert not slip.parent.exists() and not (tmp_path / "neww").exists()

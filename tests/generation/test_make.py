@@ -99,13 +99,27 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(generate, tmp_path: Path) 
     assert set(whole) - {"generation.json"} < set(contents(tmp_path))
 
 
+def test_a_weeded_picture_that_would_be_made_anew_is_told(generate, tmp_path: Path) -> None:
+    generate(3)
+    record = read_record(tmp_path)
+    assert record is not None
+    folder_of(tmp_path, record).reject(record.entries[2])
+    with pytest.raises(
+        UserError, match="makes 3 pictures anew, 1 that was weeded out among them, and writes 0 captions"
+    ):
+        generate(3, steps=3)
+    with pytest.raises(UserError, match="makes 0 pictures anew and writes 2 captions anew"):
+        generate(3, caption="{trigger}")
+    assert generate(3, overwrite=True, steps=3) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"steps": 3}, r"steps of 4 pictures; of number 1 it was '2', and is now '3'.*--overwrite makes 4 of them anew"),
+        ({"steps": 3}, r"steps of 4 pictures; of number 1 it was '2', and is now '3'.*--overwrite makes 4 pictures anew and"),
         ({"negative": "ugly"}, "negative_prompt of 4 pictures"),
         ({"seeds": [1, 2, 3, 4]}, "seed of 4 pictures"),
-        ({"caption": "{trigger}"}, r"caption of 4 pictures; .* is now 'annx'.*makes 0 of them anew and\s+writes 4 captions"),
+        ({"caption": "{trigger}"}, r"caption of 4 pictures; .* is now 'annx'.*makes 0 pictures anew and writes 4 captions"),
         ({"model": {**MODEL, "identity": {**MODEL["identity"], "unet": "w"}}}, r"another model \(its UNet\)"),
         ({"model": {**MODEL, "identity": {**MODEL["identity"], "mixed_precision": "bf16"}}}, "mixed_precision: no, now bf16"),
     ],

@@ -74,6 +74,8 @@ def test_a_sheet_is_a_name_or_a_file(tmp_path: Path) -> None:
     assert (mara.name, mara.steps, mara.seeds) == ("mara", 7, (9,))
     with pytest.raises(UserError, match=r"Did you mean 'alexander'\? .*: alexander, demarcus"):
         find_sheet("alexnder")
+    with pytest.raises(UserError, match=r"copy presets/characters/alexander\.toml, edit"):
+        find_sheet("anna")
     with pytest.raises(UserError, match="no such file"):
         find_sheet(str(tmp_path / "other.toml"))
     own.write_text("trigger = ", encoding="utf-8")

@@ -159,3 +159,21 @@ def test_mistakes_of_the_configuration_have_the_same_form() -> None:
     assert document["ready"] is False and document["counts"]["errors"] == 2
     assert [each["message"] for each in document["findings"]] == ["network_dim: no.", "seed: no."]
     assert document["plan"] is None and document["datasets"] == []
+
+
+def test_tags_that_are_as_frequent_stand_as_they_were_met(tmp_path: Path, picture, checked) -> None:
+    for number in range(3):
+        picture(tmp_path / f"pictures/{number}.png", (64, 64), number, "zoe, woman, anna, hat, zoe, boots, tie")
+    captions = checked().report.captions
+    assert captions is not None
+    assert captions.frequent_tags == [(tag, 3) for tag in ("zoe", "woman", "anna", "hat", "boots", "tie")]
+
+
+def test_the_same_notice_stands_there_once(tmp_path: Path, picture, checked) -> None:
+    picture(tmp_path / "pictures/a.png")
+    settings = "[[datasets]]\nresolution = {}\nmin_bucket_reso = 50\nenable_bucket = true\n[[datasets.subsets]]\nimage_dir = '{}'\n"
+    text = "".join(settings.format(side, (tmp_path / "pictures").as_posix()) for side in (64, 128))
+    (tmp_path / "data.toml").write_text(text, encoding="utf-8")
+    report = checked("--dataset_config", tmp_path / "data.toml", "--train_data_dir", "").report
+    messages = [each.message for each in report.findings if "min_bucket_reso" in each.message]
+    assert len(messages) == 1

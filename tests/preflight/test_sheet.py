@@ -13,8 +13,8 @@ from library.core.errors import UserError
 from library.data.checks.findings import Finding
 from library.data.index.sources import Survey
 from library.data.pictures.images import PictureError
+from library.data.pictures.lettering import lettering
 from library.preflight.cards import cards, shown
-from library.preflight.lettering import lettering
 from library.preflight.sheet import COLOURS, COLUMNS, FRAME, GAP, HEAD, ROWS, SIDE, write_sheet
 
 

@@ -162,3 +162,23 @@ def test_bars_and_curves() -> None:
     )
     ramp = screen.curve([step / 99 for step in range(100)], 8)
     assert ramp == "▁▂▃▄▅▆▇█" and screen.curve([1.0, 1.0], 8) == "██" and screen.curve([0.0], 8) == ""
+
+
+def test_one_is_one(report: Report) -> None:
+    assert report.plan is not None
+    plan = replace(report.plan, steps=1, epochs=1.0, steps_per_epoch=1, samples_per_epoch=1, showings=1.0)
+    text = " ".join(" ".join(lines_of(replace(report, plan=plan))).split())
+    assert "1: 1 step an epoch, 1 epoch; each picture is shown once" in text and "1 sample an epoch" in text
+    several = " ".join(" ".join(lines_of(report)).split())
+    assert "10 epochs; each picture is shown 10 times" in several and "12 samples an epoch" in several
+
+
+def test_folders_and_settings_are_not_called_files(report: Report) -> None:
+    findings = [
+        Finding("setting", "notice", f"data.toml: subsets[{n}]", "no effect.", "Leave it out.") for n in range(2)
+    ]
+    findings += [Finding("class imbalance", "notice", f"f{n}", f"is shown {n} times.", "More.") for n in range(2, 4)]
+    findings += [Finding("blurred", "notice", f"{n}.png", "looks blurred.") for n in range(2)]
+    lines = lines_of(replace(report, findings=findings))
+    for title in ("setting: 2 settings", "class imbalance: 2 folders", "blurred: 2 files"):
+        assert any(line.endswith(title) for line in lines), title

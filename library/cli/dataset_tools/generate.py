@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from library.cli.arguments import DEMO_MODEL, add_model_arguments, command_parser, positive
 from library.core.errors import UserError, did_you_mean
 from library.core.terminal import harmless
+from library.core.wording import how_many
 from library.data.captions.statistics import CHUNK
 from library.generation.folder import folder_of, numbers_in, open_folder
 from library.generation.plan import coverage, plan
@@ -161,10 +162,11 @@ def _weed(root: Path, numbers: Sequence[int], refill: bool) -> Record:
         folder.reject(entry)
     write_review(folder, list(record.entries.values()))
     left = sum(folder.state(entry) == "made" for entry in record.entries.values())
-    before = f" ({len(numbers) - len(there)} were not there any more)" if len(there) < len(numbers) else ""
+    absent = len(numbers) - len(there)
+    before = f" ({how_many(absent, 'was', 'were')} not there any more)" if absent else ""
     if numbers:
         print(
-            f"{len(there)} pictures weeded out{before}, {left} left; the rejected ones are in {folder.review / 'rejected'}"
+            f"{how_many(len(there), 'picture')} weeded out{before}, {left} left; the rejected ones are in {folder.review / 'rejected'}"
         )
     return record
 
@@ -214,12 +216,17 @@ def _make(
     def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
         size = arguments.batch_size
         alike = sorted(entries, key=lambda e: (e.request.width, e.request.height)) if size > 1 else entries
-        with tqdm(total=len(entries), desc="pictures", unit="picture") as bar:
+        with tqdm(total=len(entries), desc="pictures", unit="picture", disable=not entries) as bar:
             for first in range(0, len(alike), size):
                 yield alike[first : first + size]
                 bar.update(len(alike[first : first + size]))
 
-    make(work, lambda requests: loaded.paint(requests, batch_size=arguments.batch_size), batches)
+    try:
+        make(work, lambda requests: loaded.paint(requests, batch_size=arguments.batch_size), batches)
+    except KeyboardInterrupt:
+        bare = " without --reroll" if arguments.reroll else ""
+        print(f"What was made so far is kept: the same command{bare} goes on from there.")
+        raise
     write_review(work.folder, list(work.record.entries.values()))
     return work, len(work.missing)
 
@@ -233,7 +240,9 @@ def _listed(sheet: CharacterSheet, count: int) -> str:
     ]
     negative = [f"negative prompt: {sheet.negative}"] if sheet.negative else []
     shown = [{axis: choice.name for axis, choice in each.choices.items()} for each in pictures]
-    return "\n".join([*lines, *negative, f"how often each is shown in {count} pictures:", coverage(sheet, shown)])
+    return "\n".join(
+        [*lines, *negative, f"how often each is shown in {how_many(count, 'picture')}:", coverage(sheet, shown)]
+    )
 
 
 def _warn_of_long_prompts(sheet: CharacterSheet, count: int) -> None:
@@ -241,7 +250,9 @@ def _warn_of_long_prompts(sheet: CharacterSheet, count: int) -> None:
 
     counter = caption_counter(False)
     long = [each.number for each in plan(sheet, count) if counter(each.prompt) > CHUNK]
-    told = [f"the prompts of {len(long)} of {count} pictures (number {long[0]} is the first)"] if long else []
+    told = (
+        [f"the prompts of {len(long)} of {how_many(count, 'picture')} (number {long[0]} is the first)"] if long else []
+    )
     if counter(sheet.negative) > CHUNK:
         told.append("the negative prompt")
     for what in told:
@@ -263,7 +274,7 @@ def _tell(work: Work, made: int, arguments: argparse.Namespace) -> None:
     )
     class_word = f' --class_word "{sheet.class_word}"' if sheet.class_word else ""
     told = f"""\
-{len(there)} pictures of {record.character} in {folder.pictures} ({made} made now{others})
+{how_many(len(there), "picture")} of {record.character} in {folder.pictures} ({made} made now{others})
 how often each is shown:
 {coverage(sheet, [entry.choices for entry in there])}
 look at   {folder.review / "sheet.png"}

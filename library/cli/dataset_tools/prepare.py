@@ -7,7 +7,7 @@
 Then train with:  train_network.py --dataset_config prepared/dataset.toml ...
 
 Pictures become only smaller, unless --upscale is given. All that an original says beside its pixels (place, camera, time) is left
-behind. Captions are copied as UTF-8. Run again, it does only what has changed. Exit status 0: done, damaged pictures left out and
+behind. Captions are copied as UTF-8, and byte for byte where their encoding is a guess. Run again, it does only what has changed. Exit status 0: done, damaged pictures left out and
 named; 2: something must be mended first, or with --strict, something was worth a warning.
 """
 
@@ -135,7 +135,9 @@ def main(argv: Sequence[str]) -> int:
     print(table(prepared, request))
     tell_files(arguments, prepared, request)
     if not prepared.used:
-        raise UserError(f"{request.source}: every picture is left out, for the reasons above; there is nothing to train on.")
+        raise UserError(
+            f"{request.source}: every picture is left out, for the reasons above; there is nothing to train on."
+        )
     warned = any(finding.severity == "warning" for finding in prepared.findings)
     return Exit.MISTAKE if warned and arguments.strict else Exit.COMPLETE
 
@@ -224,7 +226,7 @@ def tell_files(arguments: argparse.Namespace, prepared: Prepared, request: Reque
         write_atomically(arguments.report, lambda path: path.write_text(text, encoding="utf-8", errors="replace"))
     if arguments.sheet is not None and (shown := shown_on_sheet(prepared)):
         pairs = before_and_after(shown, None if request.dry_run else request.out)
-        sheet = contact_sheet(pairs, [harmless(caption(outcome)) for outcome in shown], ["original", "prepared"])
+        sheet = contact_sheet(pairs, [caption(outcome) for outcome in shown], ["original", "prepared"])
         write_atomically(arguments.sheet, lambda path: sheet.save(path, "PNG"))
     if request.dry_run:
         print("\nNo picture was written (--dry_run).")

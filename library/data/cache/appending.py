@@ -6,7 +6,6 @@ import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
@@ -16,17 +15,15 @@ import numpy as np
 from library.core.disk import failed_write
 from library.core.errors import UserError
 from library.core.files import flush_folder
-from library.data.cache.locks import try_lock, unlock
+from library.data.cache.claims import BINARY, Claim, claim, made_and_claimed, release
+from library.data.cache.mending import strike_out, write_at
 from library.data.cache.shards import (
     HEAD,
     KEY_BYTES,
-    ROW,
     SHARD_BYTES,
     Shard,
-    annul,
     ends_of,
     head_of,
-    new_shard,
     read_rows,
     rows_of,
     shard_named,
@@ -39,8 +36,6 @@ SYNC_BYTES = 64 << 20
 SYNC_SECONDS = 2.0
 """The same in time: what a process that is killed loses."""
 
-BINARY = getattr(os, "O_BINARY", 0)
-
 
 class Pending(NamedTuple):
     """A record that is written and not yet named in the index."""
@@ -48,60 +43,6 @@ class Pending(NamedTuple):
     offset: int
     length: int
     """Of the payload."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A shard that this process alone appends to."""
-
-    shard: Shard
-    index: int
-    """Its index, open, with its lock."""
-    locked: bool
-    """Not on disks that know no locks: nobody takes up a shard there."""
-
-
-def claim(shard: Shard) -> Claim | None:
-    """Take a shard; None where another process has it, it is gone, or the disk knows no locks.
-
-    Raises:
-        OSError: it cannot be opened for writing.
-    """
-    try:
-        index = os.open(shard.index, os.O_RDWR | BINARY)
-    except FileNotFoundError:
-        return None
-    try:
-        if try_lock(index) == "taken" and _is_still(shard.index, index):
-            return Claim(shard, index, locked=True)
-    except BaseException:
-        os.close(index)
-        raise
-    os.close(index)
-    return None
-
-
-def release(claimed: Claim) -> None:
-    """Let others have the shard."""
-    if claimed.locked:
-        unlock(claimed.index)
-    os.close(claimed.index)
-
-
-def remove(claimed: Claim) -> None:
-    """Delete a shard and let go of it. Whoever has its data open still reads them.
-
-    Raises:
-        OSError: it cannot be removed; on Windows also where another process reads it.
-    """
-    if os.name == "nt":  # what is open cannot be removed there
-        release(claimed)
-    try:
-        claimed.shard.index.unlink(missing_ok=True)
-        claimed.shard.data.unlink(missing_ok=True)
-    finally:
-        if os.name != "nt":
-            release(claimed)
 
 
 class Appender:
@@ -142,7 +83,7 @@ class Appender:
             try:
                 if self._claim is None or self._end >= SHARD_BYTES or _is_removed(self._claim.index):
                     self._next_shard()
-                self._write(head_of(key, payload) + payload)
+                write_at(self._data, self._end, head_of(key, payload) + payload)
             except OSError as error:
                 raise self._failure(error, len(payload)) from error
             self.pending[key] = Pending(self._end, len(payload))
@@ -176,7 +117,7 @@ class Appender:
                 rows = rows_of(keys, places[:, 0], places[:, 1])
                 start = os.lseek(self._claim.index, 0, os.SEEK_END)
                 try:
-                    _write_all(self._claim.index, rows.tobytes())
+                    write_at(self._claim.index, start, rows.tobytes())
                 except OSError:
                     os.ftruncate(self._claim.index, start)
                     raise
@@ -210,7 +151,7 @@ class Appender:
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         claimed = None if self._fresh else self._claim_of_existing()
-        self._claim = claimed or _made(self.folder)
+        self._claim = claimed or made_and_claimed(self.folder)
         shard = self._claim.shard
         try:
             self._data = os.open(shard.data, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
@@ -239,21 +180,11 @@ class Appender:
         return None
 
     def _mended(self, claimed: Claim) -> int:
-        """Cut off what a killed process left without an index, and annul what is cut off itself; the end of the data."""
-        torn = os.fstat(claimed.index).st_size % ROW.itemsize
-        os.ftruncate(claimed.index, os.fstat(claimed.index).st_size - torn)
-        rows = read_rows(claimed.shard.index)
-        ends = ends_of(rows)
-        cut_off = ends > os.fstat(self._data).st_size
-        for row in rows[cut_off]:
-            annul(claimed.shard.index, row["key"].tobytes(), int(row["offset"]))
-        end = int(ends[~cut_off].max(initial=0))
+        """Strike out what of the index leads nowhere, and cut off what a killed process left without one; the end of the data."""
+        strike_out(claimed)
+        end = int(ends_of(read_rows(claimed.shard.index)).max(initial=0))
         os.ftruncate(self._data, end)
         return end
-
-    def _write(self, record: bytes) -> None:
-        os.lseek(self._data, self._end, os.SEEK_SET)
-        _write_all(self._data, record)
 
     def _failure(self, error: OSError, size: int | None = None) -> UserError:
         path = self.folder if self._claim is None else self._claim.shard.data
@@ -264,27 +195,6 @@ class Appender:
         )
 
 
-def _made(folder: Path) -> Claim:
-    """A new shard; its index is there first, so that whoever sees the data sees whose they are."""
-    shard = new_shard(folder)
-    index = os.open(shard.index, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
-    return Claim(shard, index, locked=try_lock(index) == "taken")
-
-
-def _is_still(path: Path, file: int) -> bool:
-    """Whether the path still leads to the open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except FileNotFoundError:
-        return False
-
-
 def _is_removed(file: int) -> bool:
     """Whether an open file has no name any more."""
     return os.fstat(file).st_nlink == 0
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[os.write(file, view) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,19 @@ from tqdm import tqdm
 
 from library.core.disk import writing
 from library.core.files import DAY
-from library.data.cache.shards import HEAD, ROW, Rows, Shard, annul, is_whole, read_rows, shard_named, shards_in
+from library.data.cache.mending import Mended, mended_if_free
+from library.data.cache.shards import (
+    HEAD,
+    ROW,
+    Rows,
+    Shard,
+    annul,
+    is_whole,
+    read_rows,
+    rows_between,
+    shard_named,
+    shards_in,
+)
 
 KINDS = ("latents", "texts")
 """Folders of shards, in the folder of the caches."""
@@ -116,17 +129,27 @@ class Damage:
     bytes: int
     damaged: list[Path]
     """The data file of each damaged record."""
+    indexes: dict[Path, tuple[int, Mended | None]]
+    """Those with damaged rows: how many, and what was done about them; None where nothing could be."""
+
+    def __bool__(self) -> bool:
+        return bool(self.damaged or self.indexes)
 
 
 def verify(folder: Path, progress: bool = False) -> Damage:
-    """Read and check every record; damaged ones are annulled, so that the next run makes them anew.
+    """Read and check every row and record; damaged ones are struck out, so that the next run makes them anew.
 
     Raises:
         UserError: a file cannot be read.
     """
-    found = Damage(0, 0, [])
+    found = Damage(0, 0, [], {})
     with writing(folder):
         shards = [shard_named(folder, name) for name in shards_in(folder)]
+        for shard in shards:
+            with suppress(FileNotFoundError):  # removed since
+                lost = rows_between(shard, 0, shard.index.stat().st_size)[1]
+                if lost:
+                    found.indexes[shard.index] = lost, mended_if_free(shard)
         rows = {shard: rows_of_shard(shard) for shard in shards}
         total = sum(int(each["length"].sum(dtype=np.int64)) for each in rows.values())
         with tqdm(

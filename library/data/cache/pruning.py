@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from library.core.disk import writing
-from library.data.cache.appending import Appender, Claim, claim, release, remove
+from library.data.cache.appending import Appender
+from library.data.cache.claims import Claim, claim, release, remove
 from library.data.cache.contents import (
     FORMER_ENTRY,
     Contents,

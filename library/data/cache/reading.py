@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -17,20 +16,18 @@ import numpy.typing as npt
 
 from library.core.errors import UserError
 from library.data.cache.lookup import Place, Segment, merged, segment_of, without_shards
+from library.data.cache.mending import mended_if_free, tell_of_lost_rows, warn_once
 from library.data.cache.shards import (
     HEAD,
     ROW,
     Bytes,
     Keys,
     annul,
-    ends_of,
     is_whole,
-    read_rows,
+    rows_between,
     shard_named,
     shards_in,
 )
-
-log = logging.getLogger("dojo")
 
 OPEN_AT_ONCE = 128
 """Files of data kept open."""
@@ -192,16 +189,17 @@ class ShardReader:
             return None
         shard = shard_named(self.folder, name)
         try:
-            rows = read_rows(shard.index, start, stop)
-            there = rows[ends_of(rows) <= shard.data.stat().st_size]
+            rows, lost = rows_between(shard, start, stop)
+            if lost:
+                tell_of_lost_rows(shard, lost, mended_if_free(shard))
+                stop = shard.index.stat().st_size // ROW.itemsize * ROW.itemsize
+                rows, _ = rows_between(shard, start, stop)
         except FileNotFoundError:  # removed since it was listed
             return None
-        if len(there) < len(rows):
-            log.warning("cache file %s is damaged: %d entries are cut off", shard.data, len(rows) - len(there))
         if number is None:
             number, self._next = self._next, self._next + 1
         self._known[number] = Known(name, status.st_ino, stop)
-        return segment_of(there, number)
+        return segment_of(rows, number)
 
     def _drop(self, gone: set[int]) -> None:
         if not gone:
@@ -251,7 +249,7 @@ class ShardReader:
         if known is None:
             return
         path = shard_named(self.folder, known.name)
-        log.warning("cache file %s is damaged in one entry; it is made anew", path.data)
+        warn_once(f"cache file {path.data} is damaged: entries that are not whole are struck out, and made anew.")
         with suppress(
             OSError
         ):  # read-only or gone: this process has forgotten the entry, another finds the damage itself

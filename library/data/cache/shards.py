@@ -4,7 +4,8 @@
 everything behind it, the payload's length, and the key. So a record proves by itself that it is whole and what it is.
 
 `NAME.index` has a row of 32 bytes for each record: key, offset, length, and a check of these. Rows are written after their
-records are on the disk. A row that is torn, or was annulled because its record is damaged, fails its check and counts as none.
+records are on the disk. A row of zeros is struck out, because its record is damaged. One that fails its check is damaged itself, or
+torn where it is the last; it counts as none, and its record is found again in the data (mending.py).
 
 Whoever holds the lock of `NAME.index` may append to the shard, or remove it. Nobody needs a lock to read, or to annul a row.
 """
@@ -102,15 +103,34 @@ def valid_rows(data: bytes | Bytes) -> Rows:
     return rows[(rows["check"] == _checks(rows)) & (rows["length"] > 0)]
 
 
-def read_rows(index: Path, start: int = 0, stop: int | None = None) -> Rows:
-    """The whole rows between two bytes of an index.
+def damaged_rows(data: bytes | Bytes) -> npt.NDArray[np.bool_]:
+    """Which rows of an index were neither written nor struck out so; a torn one at the end is none."""
+    rows = np.frombuffer(data, ROW, len(data) // ROW.itemsize)
+    nothing = np.void(bytes(ROW.itemsize))
+    return ((rows["check"] != _checks(rows)) | (rows["length"] == 0)) & (rows.view(f"V{ROW.itemsize}") != nothing)
+
+
+def read_rows(index: Path) -> Rows:
+    """The whole rows of an index.
 
     Raises:
         OSError: it cannot be read.
     """
-    with index.open("rb") as file:
+    return valid_rows(index.read_bytes())
+
+
+def rows_between(shard: Shard, start: int, stop: int) -> tuple[Rows, int]:
+    """The rows between two bytes of an index that lead to data, and how many are damaged or lead beyond the data.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    with shard.index.open("rb") as file:
         file.seek(start)
-        return valid_rows(file.read(-1 if stop is None else stop - start))
+        index = file.read(stop - start)
+    rows = valid_rows(index)
+    inside = ends_of(rows) <= shard.data.stat().st_size
+    return rows[inside], int(damaged_rows(index).sum()) + int((~inside).sum())
 
 
 def ends_of(rows: Rows) -> npt.NDArray[np.int64]:

@@ -13,6 +13,9 @@ from library.core.errors import UserError
 GUESSED = "Windows-1252"
 """What a text is taken for that says nothing of its encoding and is no UTF-8."""
 
+LOST = "\ufffd"
+"""What stands in a text for bytes that are none of its encoding."""
+
 
 def read_caption(path: Path) -> tuple[str, str]:
     """The caption and a remark.
@@ -52,6 +55,11 @@ def decoded(data: bytes) -> tuple[str, str]:
         return data.decode("cp1252", errors="replace"), GUESSED
 
 
+def is_whole(text: str, encoding: str) -> bool:
+    """Whether every byte of a file is in what `decoded` has made of it; else what it held would be lost with it."""
+    return not encoding or LOST not in text
+
+
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     """Metadata of a fine-tuning subset: picture -> {"caption", "tags", ...}.
 
@@ -65,6 +73,15 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
         text, _ = decoded(path.read_bytes())
     except OSError as error:
         raise UserError(f"metadata_file {path}: cannot be read ({error.strerror or error}).") from error
+    return metadata_in(text, path)
+
+
+def metadata_in(text: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The same, of a file's text; `path` tells its form.
+
+    Raises:
+        UserError: it is not of that form.
+    """
     return _from_lines(text, path) if path.suffix.lower() == ".jsonl" else _from_table(text, path)
 
 

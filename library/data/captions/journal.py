@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS files (
     PRIMARY KEY (step, path)
 ) WITHOUT ROWID;
 """
-"""state: writing, done or undone. path: within the folder, with slashes; whole for a file elsewhere, which a link leads to.
-before: NULL where the file is new; after: a digest."""
+"""state: writing, done, undone, or partly: undone but for the files that are left. path: within the folder, with slashes; whole for
+a file elsewhere, which a link leads to. before: NULL where the file is new; after: a digest."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Step:
     """Local time, ISO 8601 to the second."""
     command: str
     state: str
-    """"writing" (cut short), "done" or "undone"."""
+    """"writing" (cut short), "done", "undone", or "partly": undone but for `files` of it."""
     files: int
 
 
@@ -107,10 +107,23 @@ class Journal:
                 "DELETE FROM files WHERE step = ? AND path = ?", ((step, self._stored(path)) for path in paths)
             )
 
-    def mark(self, steps: Sequence[int], state: str) -> None:
-        """Set the state of steps."""
+    def finish(self, step: int) -> None:
+        """Note that a step is written."""
         with self._opened() as base:
-            base.executemany("UPDATE steps SET state = ? WHERE number = ?", ((state, step) for step in steps))
+            base.execute("UPDATE steps SET state = 'done' WHERE number = ?", (step,))
+
+    def take_back(self, steps: Sequence[int], left: Sequence[Path]) -> None:
+        """Note that steps are undone, but for files that are left as they are: of those everything stays in the journal."""
+        kept = [self._stored(path) for path in left]
+        with self._opened() as base:
+            for step in steps:
+                of_step = {path for (path,) in base.execute("SELECT path FROM files WHERE step = ?", (step,))}
+                if of_step.isdisjoint(kept):
+                    base.execute("UPDATE steps SET state = 'undone' WHERE number = ?", (step,))
+                    continue
+                base.execute("UPDATE steps SET state = 'partly' WHERE number = ?", (step,))
+                others = of_step.difference(kept)
+                base.executemany("DELETE FROM files WHERE step = ? AND path = ?", ((step, path) for path in others))
 
     def restorations(self, steps: Sequence[int]) -> list[Restoration]:
         """What brings every file back to what it was before these steps, which are the latest ones, by path.

@@ -15,7 +15,7 @@ from typing import Any
 from library.config.picture_folders import IMAGE_EXTENSIONS
 from library.core.disk import writing
 from library.core.errors import UserError
-from library.data.captions.files import decoded, read_metadata
+from library.data.captions.files import GUESSED, decoded, is_whole, metadata_in
 from library.data.index.folder import Folder
 from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
 
@@ -53,6 +53,13 @@ class Caption:
     source: Written
     encoding: str = ""
     """Where it is not UTF-8 without a mark."""
+    is_whole: bool = True
+    """Whether `text` is all that the file holds; bytes that are none of the encoding are lost in it."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Nothing says that it is of this encoding."""
+        return self.encoding == GUESSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class CaptionFolder:
     captions: list[Caption]
     missing: list[Caption]
     """Pictures without a caption, with the file that it would have."""
-    strays: int
+    strays: list[str]
     """Caption files that belong to no picture."""
 
     def changes(self, captions: Sequence[Caption], texts: Sequence[str], to_utf8: bool) -> list[Change]:
@@ -90,29 +97,30 @@ class MetadataFile:
     root: Path
     """The file's folder."""
     source: Written
+    text: str
     captions: list[Caption]
     fields: list[str]
     """Of each caption."""
     missing: tuple[Caption, ...] = ()
-    strays: int = 0
+    strays: tuple[str, ...] = ()
 
     def changes(self, captions: Sequence[Caption], texts: Sequence[str], to_utf8: bool) -> list[Change]:
         """The file with the new texts, where there are any."""
         new = {caption.label: text for caption, text in zip(captions, texts, strict=True) if text != caption.text}
-        assert self.source.data is not None
-        text, encoding = decoded(self.source.data)
         if not new:
-            return [Change(self.source, text.encode())] if to_utf8 and encoding else []
+            is_meant = to_utf8 and any(caption.encoding for caption in captions)
+            return [Change(self.source, self.text.encode())] if is_meant else []
         fields = dict(zip((caption.label for caption in self.captions), self.fields, strict=True))
         write = _rewritten_lines if self.source.path.suffix.lower() == ".jsonl" else _rewritten_table
-        return [Change(self.source, write(text, new, fields).encode())]
+        return [Change(self.source, write(self.text, new, fields).encode())]
 
 
-def find_captions(root: Path, recursive: bool, extension: str | None) -> CaptionFolder:
+def find_captions(root: Path, recursive: bool, extension: str | None, encoding: str | None = None) -> CaptionFolder:
     """The captions of a folder's pictures; hidden files and folders are passed over.
 
     Args:
         extension: of caption files; None: whichever of CAPTION_EXTENSIONS there is, .txt for new ones.
+        encoding: of those of which it would have to be guessed.
 
     Raises:
         UserError: there is no such folder, or a caption cannot be read.
@@ -140,34 +148,36 @@ def find_captions(root: Path, recursive: bool, extension: str | None) -> Caption
             missing.append(Caption(own, "", root / name, Written(root / own, None)))
             continue
         path = root / own
-        caption = _read(path, own, root / name)
+        caption = _read(path, own, root / name, encoding)
         target = caption.source.path
         at = f"{real}{os.sep}{own}" if target == path else str(target)
         if at not in places:  # links may have several pictures share a caption, which is edited once
             places.add(at)
             found.append(caption)
-    strays = sum(name.lower().endswith(endings) and name not in used for name in names)
+    strays = [name for name in names if name.lower().endswith(endings) and name not in used]
     return CaptionFolder(root, found, missing, strays)
 
 
-def read_captions(path: Path) -> MetadataFile:
+def read_captions(path: Path, encoding: str | None = None) -> MetadataFile:
     """The captions of a metadata file: of each entry its `tags`, else its `caption` (in lines `text`, too).
+
+    Args:
+        encoding: of the file, where it would have to be guessed.
 
     Raises:
         UserError: the file is missing or not of that form.
     """
-    entries = read_metadata(path)
     source = read_written(path)
     root = path.absolute().parent
     assert source.data is not None
-    _, encoding = decoded(source.data)
+    text, found, whole = _text(source.data, encoding)
     captions, fields = [], []
-    for name, entry in entries.items():
+    for name, entry in metadata_in(text, path).items():
         field = next((each for each in JSON_FIELDS if isinstance(entry.get(each), str)), None)
         if field is not None:
-            captions.append(Caption(name, entry[field], root / name, source, encoding))
+            captions.append(Caption(name, entry[field], root / name, source, found, whole))
             fields.append(field)
-    return MetadataFile(root, source, captions, fields)
+    return MetadataFile(root, source, text, captions, fields)
 
 
 def read_written(path: Path) -> Written:
@@ -182,7 +192,7 @@ def read_written(path: Path) -> Written:
             data = file.read()
         target = path.resolve() if os.path.islink(path) else path  # noqa: PTH114
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its rights.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its name and rights.") from error
     mode = stat.S_IMODE(facts.st_mode)
     return Written(target, data, mode, (facts.st_uid, facts.st_gid), (facts.st_size, facts.st_mtime_ns))
 
@@ -222,13 +232,21 @@ def put(source: Written, data: bytes) -> None:
             raise
 
 
-def _read(path: Path, name: str, picture: Path) -> Caption:
+def _read(path: Path, name: str, picture: Path, encoding: str | None) -> Caption:
     source = read_written(path)
     assert source.data is not None
-    text, encoding = decoded(source.data)
-    if not encoding and source.data.startswith(codecs.BOM_UTF8):
-        encoding = "UTF-8 with a mark"
-    return Caption(name, text, picture, source, encoding)
+    text, found, whole = _text(source.data, encoding)
+    if not found and source.data.startswith(codecs.BOM_UTF8):
+        found = "UTF-8 with a mark"
+    return Caption(name, text, picture, source, found, whole)
+
+
+def _text(data: bytes, named: str | None) -> tuple[str, str, bool]:
+    """Text, its encoding as `decoded` tells it, or `named` in place of a guess, and whether the text is whole."""
+    text, encoding = decoded(data)
+    if encoding == GUESSED and named is not None:
+        text, encoding = data.decode(named, errors="replace"), named
+    return text, encoding, is_whole(text, encoding)
 
 
 def _rewritten_table(text: str, new: dict[str, str], fields: dict[str, str]) -> str:

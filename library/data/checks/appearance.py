@@ -1,4 +1,4 @@
-"""Findings about how pictures look: dark, over-exposed, transparent.
+"""Findings about how pictures look: blurred, dark, over-exposed, empty, transparent.
 
 Letters: N pictures.
 """
@@ -13,7 +13,22 @@ from numpy.typing import NDArray
 from library.config.dataset import Dataset
 from library.data.checks.findings import Finding
 from library.data.index.pictures import Pictures
-from library.data.pictures.looks import Exposure, is_dark, is_overexposed
+from library.data.pictures.looks import BLURRED, Exposure, is_dark, is_overexposed
+
+
+def about_focus(
+    pictures: Pictures, sharpness_N: NDArray[np.floating], judged_N: NDArray[np.bool_]
+) -> Iterator[Finding]:
+    """Pictures that are blurred at the size they are trained at; the arguments as for `about_exposure`."""
+    for place in np.flatnonzero(judged_N & (sharpness_N < BLURRED)):
+        yield Finding("blurred", "notice", str(pictures[place].path), "looks blurred.", "A LoRA learns that too.")
+
+
+def about_empty(pictures: Pictures, empty_N: NDArray[np.bool_]) -> Iterator[Finding]:
+    """Pictures that show nothing."""
+    for place in np.flatnonzero(empty_N):
+        message = "is empty, or next to it: one flat tone all over."
+        yield Finding("empty", "notice", str(pictures[place].path), message, "Leave it out: it shows nothing to learn.")
 
 
 def about_exposure(

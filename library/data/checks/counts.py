@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from library.config.dataset import Dataset, Subset
+from library.core.wording import how_many
 from library.data.checks.findings import Finding, Severity
 from library.data.index.pictures import Pictures
 
@@ -20,6 +21,9 @@ ADVISED_FOR_A_CHARACTER, ADVISED_FOR_A_STYLE = 15, 20
 
 MANY = 100
 """For a character; more seldom help."""
+
+FEW_TO_REPEAT = 5
+"""Fewer pictures are learnt by heart where they are repeated."""
 
 UNBALANCED = 3
 """Times as often as another, from which it is worth saying."""
@@ -42,7 +46,8 @@ class Class:
 
     def __str__(self) -> str:
         times = f" with num_repeats {min(self.repeats)}" if len(self.repeats) == 1 else ""
-        return f"{self.samples} times an epoch ({_counted(self.pictures)}{times})"
+        shown = "once" if self.samples == 1 else f"{self.samples} times"
+        return f"{shown} an epoch ({how_many(self.pictures, 'picture')}{times})"
 
 
 def about_counts(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -76,7 +81,11 @@ def _number_of(pictures: Pictures, counts_of_place: Sequence[bool], whose: str) 
         f"There {'is one' if count == 1 else f'are {count} different'} {'picture' if count == 1 else 'pictures'}"
     )
     if count == 0:
-        yield Finding("no pictures", "error", "", f"There is not one picture{whose} to train on.")
+        message, advice = (
+            f"There is not one picture{whose} to train on.",
+            "Check the folders, and what is left out of them.",
+        )
+        yield Finding("no pictures", "error", "", message, advice)
     elif count < ADVISED_FOR_A_CHARACTER:
         severity: Severity = "warning" if count < FEWEST else "notice"
         yield Finding("few pictures", severity, "", f"{there_are}{whose} to train on.", ADVICE)
@@ -112,6 +121,12 @@ def _about_balance(pictures: Pictures, datasets: Sequence[Dataset], subsets: Seq
 
 def _how_to_balance(each: Class, most: Class) -> str:
     """How both are shown about equally often."""
+    if each.pictures < FEW_TO_REPEAT:
+        there_are = "This one picture" if each.pictures == 1 else f"These {each.pictures} pictures"
+        return (
+            f"{there_are}, repeated as often, would be learnt by heart: what it is to teach needs more pictures, not more "
+            "repeats. If it is there by mistake, leave it out."
+        )
     factor = most.samples / each.samples
     if len(each.repeats) > 1:
         return f"What is shown more often is learnt more: multiply its num_repeats by {factor:.0f} to balance them."
@@ -134,7 +149,7 @@ def _about_regularisation(pictures: Pictures, datasets: Sequence[Dataset]) -> It
         if regularising and teaching >= UNBALANCED * regularising:
             where = next(subset.where for subset in dataset.subsets if subset.is_reg)
             message = (
-                f"{_counted(regularising, 'regularisation ')} for {_counted(teaching, 'training ')}: each is shown "
+                f"{how_many(regularising, 'regularisation picture')} for {how_many(teaching, 'training picture')}: each is shown "
                 f"{samples / regularising:.0f} times an epoch."
             )
             advice = (
@@ -147,7 +162,3 @@ def _of_places(pictures: Pictures) -> list[int]:
     """How many pictures each place has."""
     counts: NDArray[np.int64] = np.bincount(pictures.rows_N["place"], minlength=len(pictures.places))
     return counts.tolist()
-
-
-def _counted(count: int, sort: str = "") -> str:
-    return f"{count} {sort}{'picture' if count == 1 else 'pictures'}"

@@ -15,6 +15,20 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
 
 SHOWN_PATHS = 8
 
+COUNTED_AS = {"setting": "settings"} | dict.fromkeys(
+    (
+        "no folder",
+        "no pictures",
+        "unused folder",
+        "caption files",
+        "class imbalance",
+        "same caption",
+        "tag in every caption",
+    ),
+    "folders",
+)
+"""What findings of a kind are about, where it is not files."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -54,11 +68,16 @@ class Group:
         """What is said of all of them; "" where each has its own message."""
         return self.first.message if all(each.message == self.first.message for each in self.findings) else ""
 
+    @property
+    def counted_as(self) -> str:
+        """What several of them are: files, folders or settings."""
+        return COUNTED_AS.get(self.first.kind, "files")
+
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
-    """Errors first, then in order; findings about files that are of one kind stand together."""
+    """Errors first, then in order, each finding once; those about files that are of one kind stand together."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
-    for each in findings:
+    for each in dict.fromkeys(findings):
         alone = () if each.path else (each.message,)
         groups.setdefault((each.severity, each.kind, each.advice, *alone), []).append(each)
     return sorted(map(Group, groups.values()), key=lambda group: SEVERITIES.index(group.first.severity))
@@ -91,4 +110,4 @@ def _text(group: Group) -> str:
         for each in group.findings[:SHOWN_PATHS]
     ]
     more = f"\n    and {count - SHOWN_PATHS} more" if count > SHOWN_PATHS else ""
-    return f"each of {count} files: {says}{''.join(shown)}{more}"
+    return f"each of {count} {group.counted_as}: {says}{''.join(shown)}{more}"

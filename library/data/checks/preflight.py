@@ -12,25 +12,20 @@ from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
 from library.data.captions.pipeline import plain_caption, whole_word
-from library.data.checks.appearance import about_exposure, about_transparency
+from library.data.checks.appearance import about_empty, about_exposure, about_focus, about_transparency
 from library.data.checks.counts import about_counts
 from library.data.checks.findings import Finding, Severity, made_strict
 from library.data.checks.remarks import Remarks
+from library.data.checks.sizes import about_enlarged
 from library.data.checks.tags import about_tags
 from library.data.index.look import Looker
 from library.data.index.manifest import open_manifest
 from library.data.index.pictures import Pictures, rows_of_subsets
 from library.data.index.sources import LEFT_OUT, Found, Scanner, Survey
-from library.data.pictures.buckets import Size, bucket_sizes, by_size, side_range, training_size
-from library.data.pictures.looks import BLURRED, earlier_lookalikes, nearest_side
-from library.data.pictures.placement import covering, face_of
+from library.data.pictures.buckets import side_range
+from library.data.pictures.looks import earlier_lookalikes, is_empty, nearest_side
+from library.data.pictures.placement import face_of
 from library.data.split import balanced_repeats
-
-SHORTEST_SIDE = 32
-
-WIDEST_ASPECT = 8.0
-
-MOST_ENLARGED = 1.5
 
 MOST_COMPARED = 100_000
 """Pictures of a dataset among which near copies are looked for."""
@@ -68,12 +63,11 @@ def preflight(
     remarks.add_all(_about_settings(datasets))
     with open_manifest(manifest) as opened:
         found = Scanner(datasets, Looker(opened, decode, progress), remarks).scan()
-    found = _usable(found, remarks)
     pictures = found.pictures
     for about in (
         _about_looks(found, datasets),
         _about_captions(pictures, datasets, max_token_length, count_tokens or fewest_tokens),
-        _about_sizes(pictures, datasets),
+        about_enlarged(pictures, datasets),
         _about_copies(found),
         _about_faces(pictures, datasets),
         _about_regularisation(pictures),
@@ -83,24 +77,6 @@ def preflight(
         remarks.add_all(about)
     findings = remarks.all()
     return Survey(pictures, made_strict(findings) if strict else findings)
-
-
-def _usable(found: Found, remarks: Remarks) -> Found:
-    """Without pictures of sizes that nothing can be learned from."""
-    widths, heights = found.pictures.rows_N["width"], found.pictures.rows_N["height"]
-    short, long = np.minimum(widths, heights), np.maximum(widths, heights)
-    bad = (short < SHORTEST_SIDE) | (long > WIDEST_ASPECT * short)
-    for place in np.flatnonzero(bad):
-        picture = found.pictures[place]
-        remarks.add(Finding("unusable size", "warning", str(picture.path), _reason(picture.size), LEFT_OUT))
-    return Found(found.pictures[~bad], found.records_N[~bad]) if bad.any() else found
-
-
-def _reason(size: Size) -> str:
-    width, height = size
-    if min(size) < SHORTEST_SIDE:
-        return f"is only {width}x{height} pixels; at least {SHORTEST_SIDE} a side are needed."
-    return f"is {width}x{height}, longer than {WIDEST_ASPECT:g}:1; cropping would lose most of it."
 
 
 def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -116,10 +92,10 @@ def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]
     sharpness_N = records_N["sharpness"][
         np.arange(len(pictures)), np.array(sides or [0])[pictures.of_places("dataset")]
     ]
-    for place in np.flatnonzero(judged_N & (sharpness_N < BLURRED)):
-        message = "looks blurred, or is next to empty."
-        yield Finding("blurred", "notice", str(pictures[place].path), message, "A LoRA learns that too.")
-    yield from about_exposure(pictures, records_N["exposure"], judged_N)
+    empty_N = is_empty(records_N["spread"])
+    yield from about_focus(pictures, sharpness_N, judged_N & ~empty_N)
+    yield from about_exposure(pictures, records_N["exposure"], judged_N & ~empty_N)
+    yield from about_empty(pictures, judged_N & empty_N)
     yield from about_transparency(pictures, records_N["transparent"], datasets)
 
 
@@ -135,7 +111,7 @@ def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
         for subset in dataset.subsets:
             if subset.cache_info:
                 found = "cache_info has no effect: what was seen of the pictures is always noted."
-                yield Finding("setting", "notice", subset.where, found)
+                yield Finding("setting", "notice", subset.where, found, "Leave it out.")
             try:
                 ImageColor.getrgb(subset.images.background_color)
             except ValueError:
@@ -185,24 +161,6 @@ def _is_longer(line: str, subset: Subset, tokens: int, count_tokens: Callable[[s
 def _surrounded(line: str, subset: Subset) -> str:
     prefix, suffix = subset.captions.caption_prefix, subset.captions.caption_suffix
     return " ".join(filter(None, (prefix, line, suffix))) if prefix or suffix else line
-
-
-def _about_sizes(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
-    widths_N, heights_N = pictures.rows_N["width"], pictures.rows_N["height"]
-    datasets_N = pictures.of_places("dataset")
-    for number, dataset in enumerate(datasets):
-        config, sizes = dataset.buckets, bucket_sizes(dataset.buckets)
-        if not sizes and not config.bucket_no_upscale:
-            continue  # no size is possible, which is told when the model's stride is known
-        places = np.flatnonzero(datasets_N == number)
-        for size, members in by_size(widths_N[places], heights_N[places]):
-            target = training_size(size, config, sizes)
-            factor = covering(size, target)[0] / size[0]
-            for place in places[members] if factor > MOST_ENLARGED else ():
-                found = (
-                    f"is {size[0]}x{size[1]} and is enlarged {factor:.1f} times to train at {target[0]}x{target[1]}."
-                )
-                yield Finding("enlarged", "notice", str(pictures[place].path), found, "It will look soft.")
 
 
 def _about_copies(found: Found) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from library.data.index.folder import Folder, Listing
 from library.data.index.manifest import Manifest, places_among, trusted_stats
 from library.data.index.record import RECORD
 from library.data.pictures.images import PictureError, inspect, picture_size
-from library.data.pictures.looks import SIDES, at_side, difference_hash, exposure, sharpness_by_side
+from library.data.pictures.looks import SIDES, at_side, difference_hash, exposure, sharpness_by_side, spread
 from library.data.pictures.room import Room
 
 T = TypeVar("T")
@@ -157,6 +157,7 @@ def _judge(data: bytes, record: NDArray[np.void]) -> None:
         record[name] = getattr(seen, name)
     record["sharpness"] = list(sharpness_by_side(seen.grey).values())
     record["exposure"] = exposure(seen.grey)
+    record["spread"] = spread(seen.grey)
     record["bits"] = np.packbits(
         difference_hash(at_side(seen.grey, SIDES[-1]))
     )  # small, so that enlarged copies are known

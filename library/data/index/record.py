@@ -19,6 +19,7 @@ RECORD = np.dtype(
         ("transparent", "?"),
         ("sharpness", "<f4", (len(SIDES),)),
         ("exposure", "<f4", (len(Exposure._fields),)),
+        ("spread", "<f4"),
         ("bits", "u1", (2 * CELLS * CELLS // 8,)),
     ]
 )

@@ -31,6 +31,11 @@ class Siblings:
     def __len__(self) -> int:
         return len(self._exact)
 
+    @property
+    def places(self) -> set[int]:
+        """Of all files that can be found."""
+        return set(self._exact.values())
+
     def find(self, stem: str) -> int | None:
         """The place of the file of that name, or None."""
         stem = normal(stem)

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.captions.files import metadata_caption, read_metadata
+from library.data.checks.caption_files import about_caption, about_captions_alone, about_endings, about_missing
 from library.data.checks.findings import Finding, Severity
-from library.data.checks.folders import about_caption_files, about_files, about_subfolders
+from library.data.checks.folders import about_same_names, about_subfolders, about_unread
 from library.data.checks.remarks import Remarks
+from library.data.checks.sizes import is_usable, why_unusable
 from library.data.index.captions import read_captions
 from library.data.index.folder import Folder, Listing
-from library.data.index.look import Looker
+from library.data.index.look import Looked, Looker
 from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place, joined, those
 from library.data.index.record import RECORD
 from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
 
 LEFT_OUT = "It is left out."
-
-EMPTY_CAPTION = "It trains with an empty caption."
 
 STRETCHED = "It is stretched over the picture."
 
@@ -53,10 +53,10 @@ class _Files:
 
     folder: Folder
     listing: Listing
+    beside: Listing | None
+    """All files of the folder, captions among them; None where the metadata file has the captions."""
     captions_N: NDArray[np.int64]
-    """Numbers of their captions' texts."""
-    caption_names_N: NDArray[np.int64]
-    """Numbers of the names of their captions' files; 0 where there is none."""
+    """Numbers of the captions' texts in the metadata file."""
 
 
 class Scanner:
@@ -90,7 +90,8 @@ class Scanner:
                         self._scan(number, index)
                     except OSError as error:
                         message = f"cannot be read ({error.strerror or error})."
-                        self._tell("unreadable", "error", error.filename or where, message)
+                        advice = "See that it is there and may be read."
+                        self._tell("unreadable", "error", error.filename or where, message, advice)
         return Found(self._making.finished(), joined(self._records, RECORD))
 
     def _tell(
@@ -117,37 +118,42 @@ class Scanner:
         files = self._from_metadata(subset) if subset.metadata_file is not None else self._from_folder(subset)
         if files is None:
             return
-        rows_N = np.zeros(len(files.listing), ROW)
-        rows_N["caption"], rows_N["caption_name"] = files.captions_N, files.caption_names_N
         looked = self._looker.look(files.folder, files.listing)
-        for place, problem in sorted(looked.problems.items()):
-            path = files.folder.path(files.listing.names[place])
-            self._tell("unreadable", "warning", path, problem, LEFT_OUT)
-        usable_N = np.ones(len(rows_N), bool)
-        usable_N[list(looked.problems)] = False
+        usable_N = self._is_usable(number, index, files, looked)
+        rows_N = np.zeros(len(files.listing), ROW)
         for name in ("width", "height", "content"):
             rows_N[name] = looked.records_N[name]
+        self._with_captions(subset, files, rows_N, usable_N)
         self._with_masks(subset, files, rows_N, usable_N)
-        usable_N &= self._is_large(number, index, rows_N, usable_N)
         for place in np.flatnonzero(usable_N).tolist():
             rows_N["name"][place] = self._making.texts.add(files.listing.names[place])
         of = Place(files.folder.root, number, index, subset.is_reg, subset.num_repeats)
         self._making.add(of, those(rows_N, usable_N))
         self._records.append(those(looked.records_N, usable_N))
 
-    def _is_large(
-        self, number: int, index: int, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """(N,) which pictures are above skip_image_resolution."""
+    def _is_usable(self, number: int, index: int, files: _Files, looked: Looked) -> NDArray[np.bool_]:
+        """(N,) which pictures can be read, are of a size to learn from and above skip_image_resolution."""
+        for place, problem in sorted(looked.problems.items()):
+            path = files.folder.path(files.listing.names[place])
+            self._tell("unreadable", "warning", path, problem, LEFT_OUT)
+        usable_N = np.ones(len(files.listing), bool)
+        usable_N[list(looked.problems)] = False
+        widths_N, heights_N = looked.records_N["width"], looked.records_N["height"]
+        learnable_N = is_usable(widths_N, heights_N)
+        for place in np.flatnonzero(usable_N & ~learnable_N).tolist():
+            path = files.folder.path(files.listing.names[place])
+            reason = why_unusable((int(widths_N[place]), int(heights_N[place])))
+            self._tell("unusable size", "warning", path, reason, LEFT_OUT)
+        usable_N &= learnable_N
         width, height = self._datasets[number].buckets.skip_image_resolution or (0, 0)
-        large_N = rows_N["width"].astype(np.int64) * rows_N["height"] > width * height
+        large_N = widths_N.astype(np.int64) * heights_N > width * height
         skipped, subset = int((usable_N & ~large_N).sum()), self._datasets[number].subsets[index]
         if width and skipped:
             message = (
                 f"{skipped} of {int(usable_N.sum())} pictures are left out, not being above skip_image_resolution."
             )
             self._tell("left out", "notice", subset.metadata_file or subset.image_dir, message)
-        return large_N
+        return usable_N & large_N
 
     def _from_folder(self, subset: Subset) -> _Files | None:
         root = subset.image_dir
@@ -158,55 +164,46 @@ class Scanner:
         folder = Folder(root)
         files = folder.listing(subset.recursive)
         pictures = files.taken(n for n, name in enumerate(files.names) if extension_of(name) in IMAGE_EXTENSIONS)
-        siblings = Siblings(files.names, _caption_extensions(subset))
-        self._remarks.add_all(about_files(folder, files, pictures))
+        self._remarks.add_all(about_unread(folder, files))
         if not subset.recursive:
             self._remarks.add_all(about_subfolders(root, bool(len(pictures)), self._used))
         elif not len(pictures):
             self._tell("no pictures", "error", root, "holds no pictures, nor do its subfolders.", "Check the path.")
-        if len(pictures):
-            self._remarks.add_all(about_caption_files(subset, files, bool(len(siblings))))
-        found = [siblings.caption_of(name) for name in pictures.names]
-        captions_N, names_N = self._captions(subset, folder, files, pictures, found)
-        return _Files(folder, pictures, captions_N, names_N)
+        return _Files(folder, pictures, files, np.zeros(len(pictures), np.int64))
 
-    def _captions(
-        self, subset: Subset, folder: Folder, files: Listing, pictures: Listing, found: list[int | None]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each picture the numbers of its caption and of the name of its caption's file; `found`: its place in `files`."""
-        texts, tokens = self._making.texts, subset.class_tokens or ""
-        places = sorted({place for place in found if place is not None})
-        read = read_captions(folder, files.taken(places), self._looker.manifest, texts)
+    def _with_captions(
+        self, subset: Subset, files: _Files, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]
+    ) -> None:
+        """Reads the captions of the usable pictures, and notes in the rows which is whose."""
+        folder, names, texts, tokens = files.folder, files.listing.names, self._making.texts, subset.class_tokens or ""
+        usable = np.flatnonzero(usable_N).tolist()
+        if files.beside is None:
+            rows_N["caption"] = files.captions_N
+            for picture in np.flatnonzero(usable_N & (files.captions_N == 0)).tolist():
+                self._remarks.add(about_missing(folder.path(names[picture]), ""))
+            return
+        siblings = Siblings(files.beside.names, _caption_extensions(subset))
+        found = [siblings.caption_of(name) for name in names]
+        if names:
+            self._remarks.add_all(about_endings(subset, files.beside, bool(len(siblings))))
+            self._remarks.add_all(about_captions_alone(folder, files.beside, siblings, names, found))
+        self._remarks.add_all(about_same_names(folder, (names[picture] for picture in usable)))
+        places = sorted({place for picture in usable if (place := found[picture]) is not None})
+        read = read_captions(folder, files.beside.taken(places), self._looker.manifest, texts)
         number_of = {place: number for number, place in enumerate(places)}
-        captions_N, names_N = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
-        for picture, place in enumerate(found):
-            if place is not None:
-                number = number_of[place]
-                names_N[picture] = texts.add(files.names[place])
-                captions_N[picture] = read.numbers_N[number]
-                if not captions_N[picture] or number in read.guessed:
-                    caption, path = folder.path(files.names[place]), folder.path(pictures.names[picture])
-                    self._about_caption(caption, path, tokens, read.guessed.get(number), read.unreadable.get(number))
-            elif tokens:
-                path = folder.path(pictures.names[picture])
-                self._tell("no caption", "notice", path, "has no caption file.", f"'{tokens}' is its caption.")
+        for picture in usable:
+            caption, place = 0, found[picture]
+            if place is None:
+                self._remarks.add(about_missing(folder.path(names[picture]), tokens))
             else:
-                path = folder.path(pictures.names[picture])
-                self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
-            captions_N[picture] = captions_N[picture] or texts.add(tokens)
-        return captions_N, names_N
-
-    def _about_caption(self, path: Path, of: Path, tokens: str, encoding: str | None, unreadable: str | None) -> None:
-        """What is to be said of a caption that is empty, cannot be read, or whose encoding had to be guessed."""
-        if unreadable is not None:
-            self._tell("unreadable", "error", path, f"cannot be read ({unreadable}).", of=of)
-        if encoding is not None:
-            severity: Severity = "notice" if encoding.startswith("UTF") else "warning"  # the other is a guess
-            message = f"is not UTF-8; it is read as {encoding}."
-            self._tell("encoding", severity, path, message, "Save it as UTF-8 to be sure.", of=of)
-        elif unreadable is None:
-            advice = f"'{tokens}' is its picture's caption." if tokens else "Its picture trains with an empty caption."
-            self._tell("empty caption", "warning", path, "is empty.", advice, of=of)
+                number, name = number_of[place], files.beside.names[place]
+                rows_N["caption_name"][picture] = texts.add(name)
+                caption = int(read.numbers_N[number])
+                if not caption or number in read.guessed:
+                    path, of = folder.path(name), folder.path(names[picture])
+                    problems = read.guessed.get(number), read.unreadable.get(number)
+                    self._remarks.add_all(about_caption(path, of, tokens, *problems))
+            rows_N["caption"][picture] = caption or texts.add(tokens)
 
     def _from_metadata(self, subset: Subset) -> _Files:
         assert subset.metadata_file is not None
@@ -227,13 +224,12 @@ class Scanner:
                 message = f"is named twice in {subset.metadata_file}."
                 self._tell("same name", "warning", path, message, "The last caption is used.")
             captions[named] = texts.add(caption)
-            if not caption:
-                self._tell("no caption", "warning", path, "has no caption.", EMPTY_CAPTION)
         if not captions:
-            self._tell("not found", "error", subset.metadata_file, "names no picture that can be found.")
+            advice = f"Set image_dir to the folder of its pictures; they were looked for in {root}."
+            self._tell("not found", "error", subset.metadata_file, "names no picture that can be found.", advice)
         listing = folder.named(captions)
         captions_N = np.array([captions[name] for name in listing.names], dtype=np.int64)
-        return _Files(folder, listing, captions_N, np.zeros_like(captions_N))
+        return _Files(folder, listing, None, captions_N)
 
     def _with_masks(self, subset: Subset, files: _Files, rows_N: NDArray[np.void], usable_N: NDArray[np.bool_]) -> None:
         """Looks at the masks, and notes in the rows which is whose."""
@@ -259,7 +255,7 @@ class Scanner:
             mask = folder.path(masks.names[place])
             rows_N["mask"][picture] = texts.add(str(mask))
             if (problem := looked.problems.get(number_of[place])) is not None:
-                self._tell("mask", "error", mask, f"the mask {problem}", of=path)
+                self._tell("mask", "error", mask, f"the mask {problem}", "Make it anew, or remove its picture.", path)
                 continue
             record, row = looked.records_N[number_of[place]], rows_N[picture]
             rows_N["mask_content"][picture] = texts.add(bytes(record["content"]).hex())

@@ -6,6 +6,7 @@ import functools
 import io
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageColor, UnidentifiedImageError
@@ -70,7 +71,7 @@ class Inspected:
     transparent: bool
     """Some of it is."""
     grey: Image.Image
-    """Upright or not, at most as large as was asked, to judge its looks by; what is transparent is white."""
+    """Upright, at most as large as was asked, to judge its looks by; what is transparent is white."""
 
 
 def picture_size(data: bytes) -> Size:
@@ -81,6 +82,19 @@ def picture_size(data: bytes) -> Size:
     """
     image = _opened(io.BytesIO(data), data[:512])
     return _turned(image.size, image)
+
+
+def check_opens(path: Path) -> None:
+    """See whether a file begins as a picture; none of its pixels are read.
+
+    Raises:
+        PictureError: it cannot be read, or is no picture.
+    """
+    try:
+        with path.open("rb") as file:
+            _opened(file, file.read(512))
+    except OSError as error:
+        raise PictureError(f"cannot be read ({error.strerror or error}).") from error
 
 
 def decode(data: bytes) -> Decoded:
@@ -114,12 +128,14 @@ def inspect(data: bytes, area: int = 512 * 512) -> Inspected:
     image.draft("L" if mode == "RGB" else None, small)
     decoded = Decoded(*_loaded(image))
     grey = over_background(decoded, "white").convert("L")
+    grey = grey if grey.size == small else grey.resize(small, Image.Resampling.BOX)
+    turn = UPRIGHT.get(orientation(image))
     return Inspected(
         size=_turned(size, image),
         animated=_is_animated(image),
         profile_broken=has_broken_profile(image, mode),
         transparent=decoded.alpha is not None,
-        grey=grey if grey.size == small else grey.resize(small, Image.Resampling.BOX),
+        grey=grey if turn is None else grey.transpose(turn),
     )
 
 

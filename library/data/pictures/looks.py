@@ -1,4 +1,4 @@
-"""How pictures look: whether two are nearly the same, and whether one is blurred, dark or over-exposed.
+"""How pictures look: whether two are nearly the same, and whether one is blurred, dark, over-exposed or empty.
 
 Letters: N pictures, H W height and width of a small grey picture.
 """
@@ -39,6 +39,13 @@ EXPOSURE_SIDE = 256
 
 SHADOW, WHITE = 96, 250
 """Levels: what is below the first is dark, what is from the second on is white."""
+
+EMPTY = 8.0
+"""Levels of spread. A flat tone with a sensor's noise has 5 of them, a photograph that was exposed six stops too long 3, one circle drawn
+in a thin line of 35 levels 26."""
+
+OUTERMOST = 0.1
+"""Percent of a picture's pixels at either end that its spread leaves out."""
 
 CELL = 8
 
@@ -163,8 +170,7 @@ def nearest_side(side: float) -> int:
 
 def exposure(grey: Image.Image) -> Exposure:
     """How a picture was exposed, judged at EXPOSURE_SIDE."""
-    factor = max(1, round(math.sqrt(grey.width * grey.height) / EXPOSURE_SIDE))
-    levels_HW = np.asarray(grey.reduce(factor))
+    levels_HW = _at_exposure_side(grey)
     white_HW = levels_HW >= WHITE
     white = float(white_HW.mean())
     cells = _tiles(white_HW, CELL).mean(axis=(1, 3))
@@ -176,6 +182,21 @@ def exposure(grey: Image.Image) -> Exposure:
         torn=float(((cells > 0.02) & coloured).sum() / max(1, coloured.sum())),
         broad=float(strokes_gone.mean() / max(1e-9, 1 - white)),
     )
+
+
+def spread(grey: Image.Image) -> float:
+    """Levels between the darkest and the lightest of a picture at EXPOSURE_SIDE, but for the OUTERMOST pixels."""
+    darkest, lightest = np.percentile(_at_exposure_side(grey), (OUTERMOST, 100 - OUTERMOST))
+    return float(lightest - darkest)
+
+
+def is_empty(spreads: ArrayLike) -> NDArray[np.bool_]:
+    """Whether there is nothing to be seen in a picture; a faint drawing is something.
+
+    Args:
+        spreads: a `spread`, or (N,) of several.
+    """
+    return np.asarray(spreads) < EMPTY
 
 
 def is_dark(exposures: ArrayLike) -> NDArray[np.bool_]:
@@ -199,6 +220,11 @@ def is_overexposed(exposures: ArrayLike) -> NDArray[np.bool_]:
     """
     dark, white, torn, broad = np.moveaxis(np.asarray(exposures), -1, 0)
     return (white > 0.4) & (torn > 0.75) & (broad > 0.02) & (dark < 0.01)
+
+
+def _at_exposure_side(grey: Image.Image) -> NDArray[np.uint8]:
+    factor = max(1, round(math.sqrt(grey.width * grey.height) / EXPOSURE_SIDE))
+    return np.asarray(grey.reduce(factor))
 
 
 def _tiles(values_HW: NDArray, side: int) -> NDArray:

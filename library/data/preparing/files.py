@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from library.data.captions.files import decoded
-from library.data.checks.findings import Finding, Severity
+from library.data.captions.files import GUESSED, decoded, is_whole
+from library.data.checks.findings import Finding
 from library.data.preparing.dataset_file import MASKS
 from library.data.preparing.outcome import Outcome
 from library.data.preparing.placing import Wanted, copy_of, with_bytes
 from library.data.preparing.production import Workshop
+
+SAVE_AS_UTF8 = "`dojo dataset caption FOLDER --encoding NAME --to_utf8 --apply` mends it, where you know its encoding."
 
 
 def files_of(outcomes: Iterable[Outcome], workshop: Workshop) -> tuple[dict[str, Wanted], list[Finding]]:
@@ -25,10 +27,10 @@ def files_of(outcomes: Iterable[Outcome], workshop: Workshop) -> tuple[dict[str,
         if made.mask_content:
             wanted[mask_of(each.target)] = copy_of(workshop.mask(key), made.mask_content)
         for caption in each.original.captions:
-            text, about = _caption(caption)
+            data, about = _caption(caption)
             findings += about
-            if text is not None:
-                wanted[caption_of(each.target, caption)] = with_bytes(text.encode(errors="replace"))
+            if data is not None:
+                wanted[caption_of(each.target, caption)] = with_bytes(data)
         if not each.original.captions:
             findings.append(Finding("no caption", "notice", str(each.original.path), "has no caption file."))
     return wanted, findings
@@ -50,14 +52,21 @@ def caption_of(target: str, caption: Path) -> str:
     return PurePosixPath(target).with_suffix(caption.suffix.lower()).as_posix()
 
 
-def _caption(path: Path) -> tuple[str | None, list[Finding]]:
-    """Its text, None where it cannot be read."""
+def _caption(path: Path) -> tuple[bytes | None, list[Finding]]:
+    """It in UTF-8, as it is where its encoding is a guess; None where it cannot be read."""
     try:
-        text, encoding = decoded(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         message = f"cannot be read ({error.strerror or error})."
         return None, [Finding("unreadable", "warning", str(path), message, "It is not copied.")]
+    text, encoding = decoded(data)
+    if encoding == GUESSED:
+        message = "is no UTF-8, and what it is can only be guessed."
+        return data, [Finding("encoding", "warning", str(path), message, f"It is copied as it is. {SAVE_AS_UTF8}")]
+    if not is_whole(text, encoding):
+        message = f"holds bytes that are no text in {encoding}."
+        return data, [Finding("encoding", "warning", str(path), message, f"It is copied as it is. {SAVE_AS_UTF8}")]
     if not encoding:
-        return text, []
-    severity: Severity = "notice" if encoding == "UTF-16" else "warning"  # the other is a guess
-    return text, [Finding("encoding", severity, str(path), f"is read as {encoding}.", "It is written as UTF-8.")]
+        return text.encode(), []
+    message = f"is read as {encoding}."
+    return text.encode(), [Finding("encoding", "notice", str(path), message, "It is written as UTF-8.")]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from library.data.cache.keys import content_hash, digest
-from library.data.checks.preflight import SHORTEST_SIDE, WIDEST_ASPECT
+from library.data.checks.sizes import SHORTEST_SIDE, WIDEST_ASPECT
 from library.data.pictures.buckets import Size
 from library.data.pictures.images import Decoded, PictureError, over_background, placed
 from library.data.pictures.looks import Bits, difference_hash

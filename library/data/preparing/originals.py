@@ -41,6 +41,11 @@ class Original:
         return (self.folder / self.path.name).as_posix()
 
     @property
+    def is_renamed(self) -> bool:
+        """Another picture of its folder has its name."""
+        return self.stem != _plain_stem(self.path.name)
+
+    @property
     def face(self) -> Face | None:
         """The face that its name tells of, in pixels of the upright picture."""
         return face_of(self.path.stem)
@@ -104,9 +109,6 @@ def _look_through(folder: Path, below: PurePosixPath, endings: Sequence[str], fo
         own = [names[place] for each in captions if (place := each.caption_of(name)) is not None]
         found.originals.append(Original(folder / name, below, tuple(folder / caption for caption in own), stem))
         used.update(own)
-        if stem != _plain_stem(name):
-            message = f"is named {stem} among the prepared ones: another picture here has its name."
-            found.findings.append(Finding("same name", "notice", str(folder / name), message))
     found.findings.extend(_about_others([name for name in names if name not in used], bool(pictures), folder, endings))
 
 

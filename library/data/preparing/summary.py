@@ -119,10 +119,13 @@ def _remark(word: str, used: list[Outcome], request: Request) -> str:
 
 
 def _about_made(outcome: Outcome) -> Iterator[Finding]:
-    made, path = outcome.made, str(outcome.original.path)
+    made, path, original = outcome.made, str(outcome.original.path), outcome.original
+    if original.is_renamed:
+        message = f"is named {original.stem} among the prepared ones: another picture here has its name."
+        yield Finding("same name", "notice", path, message)
     if "first frame" in made.done:
         yield Finding("animated", "warning", path, "is animated.", "Its first frame is used.")
     if "broken colour profile" in made.done:
         yield Finding("colour profile", "notice", path, "has a broken colour profile.", "Its colours are read as sRGB.")
-    if outcome.original.face is not None and made.face is None:
+    if original.face is not None and made.face is None:
         yield Finding("face", "notice", path, "the face that its name tells of is cut off.")

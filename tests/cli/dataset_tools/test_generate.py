@@ -73,6 +73,8 @@ def test_the_same_bytes_again_after_an_interruption_and_in_another_folder(
     assert generate("--count", 4) == 0
     assert "(2 made now)" in capsys.readouterr().out
     assert pictures(out) == made
+    assert generate("--count", 4) == 0
+    assert "pictures:" not in capsys.readouterr().err, "no bar where nothing is made"
     assert generate("--count", 2, "--out", tmp_path / "other") == 0
     assert list(pictures(tmp_path / "other").items()) == list(made.items())[:2]
 
@@ -84,7 +86,7 @@ def test_a_lora_and_the_command_line_change_what_is_made(generate, lora: Path, t
     assert generate("--count", 1) == 2
     assert "another choice of LoRAs" in capsys.readouterr().err
     assert generate("--count", 1, "--steps", 2, "--lora", f"{lora}:0.5") == 2
-    assert "steps of 1 pictures; of number 1 it was '1', and is now '2'" in capsys.readouterr().err
+    assert "steps of 1 picture; of number 1 it was '1', and is now '2'" in capsys.readouterr().err
     assert generate("--count", 1, "--overwrite", "--batch_size", 2) == 0
     (without,) = pictures(tmp_path / "out").values()
     assert without != with_lora
@@ -138,7 +140,24 @@ def test_numbers_that_are_not_there(generate, weed, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().err
     assert told.count("there is no picture 7") == 2 and "say which pictures, by their numbers" in told
     assert weed("1") == 0 and weed("1") == 0
-    assert "(1 were not there any more)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 picture weeded out, 0 left" in told and "(1 was not there any more)" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"), [([], "the same command goes"), (["--reroll", "1"], "the same command without --reroll goes")]
+)
+def test_what_becomes_of_an_interrupted_run_is_told(
+    generate, words: list[str], advice: str, monkeypatch, capsys
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    assert generate("--count", 1) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("library.generation.make.make", interrupted)
+        assert generate("--count", 2, *words) == 130
+    assert f"What was made so far is kept: {advice} on from there." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("count", ["0", "-3", "many"])

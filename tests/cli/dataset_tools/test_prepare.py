@@ -58,6 +58,29 @@ def test_a_dry_run_shows_what_would_be_cut(photos: Path, tmp_path: Path, capsys:
     assert "No picture was written" in capsys.readouterr().out
 
 
+def test_a_name_is_told_of_pictures_that_are_used_alone(photos: Path, tmp_path: Path, capsys) -> None:
+    folder = photos / "10_alexander man"
+    pictures = sorted(folder.glob("*.png"))
+    (folder / "torn.jpg").write_bytes(pictures[1].read_bytes())
+    (folder / "wide.webp").write_bytes(pictures[2].read_bytes())
+    assert main([str(photos), "--out", str(tmp_path / "out"), *TINY]) == 0
+    said = capsys.readouterr().out
+    assert "wide.webp: is named wide_webp among the prepared ones" in said and "is named torn" not in said
+
+
+def test_names_of_every_script_can_be_read_on_the_sheet(photos: Path, tmp_path: Path) -> None:
+    """What the font lacks is written as its escape, so that a file named so gives the same sheet."""
+    sheets = []
+    for name in ("写真😀", r"\u5199\u771f\U0001f600"):
+        folder = tmp_path / f"photos-{len(sheets)}"
+        folder.mkdir()
+        shutil.copy(photos / "10_alexander man" / "wide.png", folder / f"{name}.png")
+        sheet = tmp_path / f"sheet-{len(sheets)}.png"
+        assert main([str(folder), "--out", str(tmp_path / f"out-{len(sheets)}"), *TINY, "--sheet", str(sheet)]) == 0
+        sheets.append(sheet.read_bytes())
+    assert sheets[0] == sheets[1]
+
+
 def test_mistakes_are_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "out")]
     for words, said in [

@@ -158,7 +158,8 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         flipped = bytearray(index)
         flipped[bit // 8] ^= 1 << bit % 8
         record.index.write_bytes(flipped)
-        assert TensorCache(tmp_path).get(KEY) is None and len(TensorCache(tmp_path)) == 0, bit
+        assert TensorCache(tmp_path).get(KEY) is not None and len(TensorCache(tmp_path)) == 1, bit
+        assert [each.key for each in records(tmp_path)] == [KEY], "the damaged row is struck out, and there is another"
 
 
 def test_the_last_record_torn_at_any_byte_harms_no_other(tmp_path: Path, filled: Callable[[int], TensorCache]) -> None:

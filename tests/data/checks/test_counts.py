@@ -119,3 +119,14 @@ def test_few_regularisation_pictures_for_many(subset, dataset) -> None:
     (finding,) = told("class imbalance", [*some(30, repeats=10), *some(10, 1, is_reg=True)], asked)
     assert finding.path == "reg_data_dir: r" and "prior_prediction_rate" in finding.advice
     assert finding.message == "10 regularisation pictures for 30 training pictures: each is shown 30 times an epoch."
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "This one picture"), (4, "These 4 pictures")])
+def test_a_handful_of_pictures_needs_more_of_them_not_repeats(subset, dataset, count: int, words: str) -> None:
+    asked = dataset(subset(Path("5_anna"), num_repeats=5), subset(Path("1_bob")))
+    (finding,) = told("class imbalance", [*some(18, repeats=5), *some(count, 1)], asked)
+    assert "num_repeats" not in finding.advice and "more pictures, not more repeats" in finding.advice
+    assert finding.advice.startswith(words)
+    assert finding.message.startswith(
+        "is shown once an epoch (1 picture" if count == 1 else "is shown 4 times an epoch (4"
+    )

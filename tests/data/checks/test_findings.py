@@ -6,6 +6,7 @@ import pytest
 
 from library.core.errors import UserErrors
 from library.data.checks.findings import SHOWN_PATHS, Finding, grouped, raise_errors, report
+from library.data.checks.remarks import Remarks
 
 
 def test_what_is_said_of_several_files_stands_together() -> None:
@@ -47,3 +48,32 @@ def test_all_errors_are_raised_at_once() -> None:
         raise_errors([*findings, Finding("blurred", "warning", "w.png", "m")])
     assert caught.value.messages == [f"{n}.png: mask {n}. Mend {n}." for n in range(3)]
     raise_errors([Finding("blurred", "warning", "w.png", "m")])
+
+
+def test_the_same_is_told_once_and_only_files_are_called_files() -> None:
+    findings = [
+        Finding("setting", "notice", "", "this has no effect."),
+        Finding("setting", "notice", "", "this has no effect."),
+        Finding("setting", "notice", "data.toml: subsets[0]", "that has no effect.", "Leave it out."),
+        Finding("setting", "notice", "data.toml: subsets[1]", "that has no effect.", "Leave it out."),
+        Finding("class imbalance", "notice", "anna", "is shown once.", "Add some."),
+        Finding("class imbalance", "notice", "bea", "is shown once.", "Add some."),
+    ]
+    assert report(findings).splitlines() == [
+        "notice: this has no effect.",
+        "notice: each of 2 settings: that has no effect. Leave it out.",
+        "    data.toml: subsets[0]",
+        "    data.toml: subsets[1]",
+        "notice: each of 2 folders: is shown once. Add some.",
+        "    anna",
+        "    bea",
+    ]
+
+
+def test_remarks_keep_the_same_once_and_count_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("library.data.checks.remarks.MOST_OF_A_KIND", 2)
+    remarks = Remarks()
+    remarks.add_all(Finding("blurred", "notice", name, "looks blurred.") for name in "aabbcd")
+    assert [(each.path, each.message[:7]) for each in remarks.all()] == [
+        ("a", "looks b"), ("b", "looks b"), ("", "2 more ")
+    ]  # fmt: skip

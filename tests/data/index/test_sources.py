@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from library.config.dataset import Dataset
+from library.data.checks.caption_files import about_captions_alone
 from library.data.checks.findings import Finding
 from library.data.checks.remarks import Remarks
+from library.data.index.folder import Folder, Listing
 from library.data.index.look import Looker
 from library.data.index.manifest import open_manifest
+from library.data.index.siblings import Siblings
 from library.data.index.sources import Scanner, Survey
 
 Make = Callable[..., Path]
@@ -213,3 +218,80 @@ def test_pictures_that_are_not_above_skip_image_resolution_are_left_out(
     assert [(p.dataset, p.path.name) for p in survey.pictures] == [*((0, f"{n}.png") for n in "abcd"), (1, "d.png")]
     (told,) = said(survey.findings, "skip_image_resolution")
     assert told.severity == "notice" and told.message.startswith("3 of 4 pictures")
+
+
+def alone(findings: list[Finding]) -> dict[str, str]:
+    return {Path(each.path).name: each.message for each in findings if each.kind == "caption alone"}
+
+
+def test_captions_without_a_picture_are_told_with_a_near_name(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    for number in range(4):
+        picture(tmp_path / f"p{number:02}.jpg", seed=number, caption=None if number in (2, 3) else "x")
+    picture(tmp_path / "anna.png", seed=9)
+    for name in ("p02 .txt", "gone.txt", "p07.txt", "ana.txt", "README.txt", "b.txt", "other.caption", "notes.md"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "b.heic").write_bytes(b"x")
+    (tmp_path / "bad.png").write_bytes(b"")
+    (tmp_path / "bad.txt").write_text("x", encoding="utf-8")
+    findings = scan([dataset(subset(tmp_path, caption_extension="txt"))]).findings
+    assert alone(findings) == {
+        "p02 .txt": "is the caption of no picture. p02.jpg has no caption: is it meant?",
+        "ana.txt": "is the caption of no picture. anna.png has no caption: is it meant?",
+        "gone.txt": "is the caption of no picture.",
+        "p07.txt": "is the caption of no picture.",
+        "README.txt": "is the caption of no picture.",
+    }
+    assert "other.caption" in alone(scan([dataset(subset(tmp_path))]).findings)
+
+
+def test_captions_of_faces_other_cases_and_subfolders_are_not_alone(
+    tmp_path: Path, picture: Make, subset, dataset
+) -> None:
+    picture(tmp_path / "anna_10_10_5_5.png")
+    (tmp_path / "anna.txt").write_text("x", encoding="utf-8")
+    picture(tmp_path / "B.png")
+    (tmp_path / "b.TXT").write_text("x", encoding="utf-8")
+    picture(tmp_path / "sub" / "c.png", caption="x")
+    (tmp_path / "c.txt").write_text("x", encoding="utf-8")
+    assert set(alone(scan([dataset(subset(tmp_path, recursive=True))]).findings)) == {"c.txt"}
+
+
+def test_captions_alone_among_very_many_files_take_no_time() -> None:
+    names = [f"{number:06}.png" for number in range(100_000)]
+    names += [f"{number:06}.txt" for number in range(2, 100_002)]
+    files = Listing(names, np.zeros((len(names), 4), np.int64))
+    siblings, pictures = Siblings(names, (".txt",)), names[:100_000]
+    found = [siblings.caption_of(name) for name in pictures]
+    started = time.perf_counter()
+    told = list(about_captions_alone(Folder(Path("all")), files, siblings, pictures, found))
+    assert [Path(each.path).name for each in told] == ["100000.txt", "100001.txt"]
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("size", [None, (16, 64), (400, 32)])
+def test_of_pictures_that_are_left_out_nothing_else_is_told(
+    tmp_path: Path, picture: Make, subset, dataset, size: tuple[int, int] | None
+) -> None:
+    picture(tmp_path / "a.png", caption="x")
+    if size is None:
+        (tmp_path / "a.jpg").write_bytes(b"")
+        (tmp_path / "b.png").write_bytes(b"")
+    else:
+        picture(tmp_path / "a.jpg", size)
+        picture(tmp_path / "b.png", size)
+    (tmp_path / "c.txt").write_bytes(b"")
+    findings = scan([dataset(subset(tmp_path, class_tokens="anna"))]).findings
+    kinds = sorted((each.kind, Path(each.path).name) for each in findings if each.kind not in ("caption files",))
+    reason = "unreadable" if size is None else "unusable size"
+    assert kinds == [("caption alone", "c.txt"), (reason, "a.jpg"), (reason, "b.png")]
+
+
+def test_metadata_without_captions_is_told_of_usable_pictures(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "m.json").write_text('{"a.png": {}, "b.png": {}}', encoding="utf-8")
+    findings = scan([dataset(subset(tmp_path, metadata_file=tmp_path / "m.json"))]).findings
+    assert [(each.kind, Path(each.path).name) for each in findings] == [
+        ("unreadable", "b.png"),
+        ("no caption", "a.png"),
+    ]

@@ -438,3 +438,26 @@ def tried(look: Callable[[bytes], Any], data: bytes) -> Any:
         return look(data)
     except PictureError:
         return None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_small_grey_picture_is_upright(turn: int, kind: str) -> None:
+    """Light at the upper left, dark at the lower left, and wide, whichever way it is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    upright = Image.new("L", (120, 60), 128)
+    upright.paste(255, (0, 0, 60, 30))
+    upright.paste(0, (0, 30, 60, 60))
+    stored = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180], 4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90], 6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_270], 8: [Image.Transpose.ROTATE_270],
+    }.get(turn, [])  # fmt: skip
+    image = upright
+    for step in stored:
+        image = image.transpose(step)
+    found = inspect(saved(image.convert("RGB"), kind, exif=exif), area=60 * 30)
+    assert found.size == (120, 60) and found.grey.size == (60, 30)
+    corners = [found.grey.getpixel(place) for place in ((15, 7), (15, 22), (45, 7), (45, 22))]
+    assert np.abs(np.subtract(corners, [255, 0, 128, 128])).max() <= 6

@@ -20,10 +20,12 @@ from library.data.pictures.looks import (
     earlier_lookalikes,
     exposure,
     is_dark,
+    is_empty,
     is_overexposed,
     nearest_side,
     sharpness,
     sharpness_by_side,
+    spread,
 )
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
@@ -313,3 +315,41 @@ def test_many_pictures_that_are_all_alike_or_next_to_empty_take_no_longer() -> N
             (clips[later - 5000] | clips[earlier - 5000]).sum(),
         )
         assert either >= FEWEST_BITS and shared >= ALIKE * either
+
+
+def test_spread_leaves_out_one_pixel_in_a_thousand_at_either_end() -> None:
+    levels_HW = np.full((100, 100), 100, np.uint8)
+    levels_HW[0, :5], levels_HW[1, :5] = 0, 255
+    assert spread(Image.fromarray(levels_HW)) == 0
+    levels_HW[2, :20], levels_HW[3, :20] = 90, 120
+    assert spread(Image.fromarray(levels_HW)) == 30
+
+
+def drawn(level: int) -> Image.Image:
+    """One circle in a thin line, on white."""
+    image = Image.new("L", (1024, 1024), 255)
+    ImageDraw.Draw(image).ellipse((300, 300, 700, 700), outline=level, width=3)
+    return image
+
+
+@pytest.mark.parametrize("level", [0, 2, 128, 253, 255])
+def test_one_flat_tone_is_empty_with_noise_and_compression_too(level: int) -> None:
+    noise_HW = np.random.default_rng(0).normal(level, 2, (700, 500)).clip(0, 255).astype(np.uint8)
+    grainy = Image.fromarray(noise_HW)
+    for flat in (Image.new("L", (64, 64), level), grainy, saved_anew(grainy)):
+        assert is_empty(spread(flat))
+    assert is_empty(spread(developed(scene(0, contrast=1.0), 6))), "nothing but white is left of it"
+
+
+def test_what_is_faint_dark_or_blurred_is_not_empty() -> None:
+    shown = [
+        drawn(170),
+        drawn(220),
+        strokes(240),
+        developed(scene(0), -6),
+        photograph(0).filter(ImageFilter.GaussianBlur(20)),
+    ]
+    faint = [blobs().point([255 - (255 - level) // 4 for level in range(256)])]
+    well_exposed = [make() for kind, make in WELL_EXPOSED.items() if kind != "white"]
+    demo = [Image.open(path).convert("L") for path in DRAWINGS[::4]]
+    assert not is_empty([spread(grey) for grey in (*shown, *faint, *well_exposed, *demo)]).any()

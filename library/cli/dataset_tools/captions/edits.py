@@ -95,7 +95,7 @@ def max_tags(text: str, words: Words) -> Edit:
 
 def add_after(text: str, words: Words) -> Edit:
     """Tags after one that is there."""
-    after, tags = pair("add_tags_after", text)
+    after, tags = pair("add_tags_after", text, "hat=red hat, feather")
     return AddTags(words.tags(tags), "after", after)
 
 
@@ -105,7 +105,7 @@ def replace_tag(text: str, words: Words) -> Edit:
     return ReplaceTag(old, words.tags(new))
 
 
-def pair(option: str, text: str) -> tuple[str, str]:
+def pair(option: str, text: str, example: str = "long_hair=long hair") -> tuple[str, str]:
     """Both sides of "old=new", each stripped; `\\=` is an equals sign of the text.
 
     Raises:
@@ -114,7 +114,7 @@ def pair(option: str, text: str) -> tuple[str, str]:
     parts = [part.replace("\\=", "=").strip() for part in re.split(r"(?<!\\)=", text, maxsplit=1)]
     if len(parts) != 2 or not parts[0]:
         raise UserError(
-            f'--{option} {text}: OLD=NEW is expected, such as "long_hair=long hair"; a \\= is a sign of the text.'
+            f'--{option} {text}: {OPTIONS[option].metavar} is expected, such as "{example}"; a \\= is a sign of the text.'
         )
     return parts[0], parts[1]
 

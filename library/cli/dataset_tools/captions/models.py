@@ -11,6 +11,7 @@ from PIL import ImageColor
 
 from library.cli.dataset_tools.captions.selection import Selection
 from library.core.errors import UserError
+from library.core.wording import how_many
 from library.data.captions.editing import edited
 from library.data.captions.line_edits import Origin
 from library.data.captions.tag_edits import AddTags
@@ -52,7 +53,7 @@ def described(
     remarks += [f"{path} {reason} It gets no caption." for path, reason in unreadable.items()]
     if (done := len(texts) + len(unreadable)) < len(set(pictures)):
         rest = "run again for the rest" if arguments.mode == "only_missing" else "the others stay as they are"
-        remarks.append(f"stopped after {done} of {len(set(pictures))} pictures: {rest}.")
+        remarks.append(f"stopped after {done} of {how_many(len(set(pictures)), 'picture')}: {rest}.")
     kept = [replace(each, captions=[c for c in each.captions if c.picture in texts]) for each in asked]
     made = [_joined(arguments, caption, texts[caption.picture]) for each in kept for caption in each.captions]
     return kept, made, remarks

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
+from encodings import aliases
 from pathlib import Path
 
 from library.cli.arguments import command_parser, positive
-from library.cli.dataset_tools.captions.edits import add_edits
-from library.core.errors import raise_all
+from library.cli.dataset_tools.captions.edits import OPTIONS, add_edits
+from library.core.errors import did_you_mean, raise_all
 
 WORK = ("stats", "undo", "history")
 """What can be done instead of editing."""
 
-EDITING = frozenset({"edits", "tagger", "captioner", "to_utf8", "create"})
+EDITING = ("edits", "create", "to_utf8", "tagger", "captioner")
 
 BELONGS_TO = {
     "steps": ("undo",),
@@ -21,7 +23,9 @@ BELONGS_TO = {
     "keep_changed": ("undo",),
     "json": ("stats",),
     "apply": (*EDITING, "undo"),
-    **dict.fromkeys(("where_tag", "where_missing", "files", "recursive", "caption_extension"), (*EDITING, "stats")),
+    **dict.fromkeys(
+        ("where_tag", "where_missing", "files", "recursive", "caption_extension", "encoding"), (*EDITING, "stats")
+    ),
     **dict.fromkeys(("mode", "batch_size", "device", "background_color"), ("tagger", "captioner")),
     **dict.fromkeys(("general_threshold", "character_threshold", "undesired_tags"), ("tagger",)),
     **dict.fromkeys(("prompt", "num_beams", "max_length", "dtype", "allow_pickle"), ("captioner",)),
@@ -55,6 +59,11 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
         metavar="EXT",
         help="ending of captions; unset: .caption or .txt, whichever is there, and .txt for new ones",
     )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="of captions that are no UTF-8 and do not say what they are: shift_jis, gb18030, cp1251, ...; unset: those are left alone",
+    )
     parser.add_argument("--caption_separator", default=",", metavar="TEXT", help="what separates tags (a comma)")
     parser.add_argument(
         "--trigger_word", default="", metavar="WORD", help="the trigger, for --trigger_first, {trigger} and --stats"
@@ -65,7 +74,8 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     _add_work(parser)
     _add_models(parser)
     arguments = parser.parse_intermixed_args(argv)
-    _check(arguments, frozenset(name for name, value in vars(arguments).items() if value != parser.get_default(name)))
+    given = vars(arguments)
+    _check(arguments, [name for name in given if given[name] != parser.get_default(name)], list(given))
     return arguments
 
 
@@ -89,7 +99,11 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--create", action="store_true", help="also make captions for pictures that have none, from an empty one"
     )
-    writing.add_argument("--to_utf8", action="store_true", help="also save captions of other encodings as UTF-8")
+    writing.add_argument(
+        "--to_utf8",
+        action="store_true",
+        help="also save captions of other encodings as UTF-8; those that could be anything are taken for Windows-1252",
+    )
     writing.add_argument("--apply", action="store_true", help="write, instead of showing what would be written")
     writing.add_argument("--undo", action="store_true", help="take back the last step (shown, until --apply is added)")
     writing.add_argument("--steps", type=positive, metavar="N", help="with --undo: the last N steps (1)")
@@ -154,13 +168,22 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _check(arguments: argparse.Namespace, given: frozenset[str]) -> None:
-    """`given`: the names of options that have another value than the default."""
-    work = [name for name in WORK if name in given]
+def _check(arguments: argparse.Namespace, given: Sequence[str], order: Sequence[str]) -> None:
+    """
+    Args:
+        given: names of the options that have another value than the default, as the help lists them.
+        order: of all names in the help.
+
+    Raises:
+        UserErrors: everything that contradicts itself.
+    """
+    work = [name for name in given if name in WORK]
+    editing = [name for name in given if name in EDITING]
+    typed = {name for name, _ in arguments.edits}
     mistakes = [
-        f"--{name} has no effect without --{' or --'.join(needs)}."
-        for name, needs in BELONGS_TO.items()
-        if name in given and not given & set(needs)
+        f"--{name} has no effect without {_any_of(sorted(BELONGS_TO[name], key=order.index))}."
+        for name in given
+        if name in BELONGS_TO and not set(given) & set(BELONGS_TO[name])
     ]
     if not arguments.folders and not arguments.in_json:
         mistakes.append("name a folder of pictures, or a metadata file with --in_json.")
@@ -168,9 +191,11 @@ def _check(arguments: argparse.Namespace, given: frozenset[str]) -> None:
         mistakes.append("--caption_separator is empty.")
     if len(work) > 1:
         mistakes.append(f"--{' and --'.join(work)} cannot be done in one go: give one of them.")
-    if work and given & EDITING:
-        mistakes.append(f"--{work[0]} edits nothing: leave out --{', --'.join(sorted(given & EDITING))}.")
-    if not work and not given & EDITING - {"create"}:
+    if work and editing:
+        edits = [name for name in OPTIONS if name in typed]
+        named = [name for each in editing for name in (edits if each == "edits" else [each])]
+        mistakes.append(f"--{work[0]} edits nothing: leave out --{', --'.join(named)}.")
+    if not work and not set(editing) - {"create"}:
         mistakes.append(
             "there is nothing to do: give an edit such as --trigger_first or --remove_tags, or --stats, --undo or --history "
             "(`dojo dataset caption --help` lists them all)."
@@ -179,9 +204,27 @@ def _check(arguments: argparse.Namespace, given: frozenset[str]) -> None:
         mistakes.append("give --tagger or --captioner; a second run with --mode append adds what the other says.")
     if arguments.force and arguments.keep_changed:
         mistakes.append("--force and --keep_changed contradict each other.")
+    if arguments.encoding is not None:
+        mistakes += _unknown_encoding(arguments.encoding)
     mistakes += _given_twice([folder.absolute() for folder in arguments.folders], arguments.recursive)
     mistakes += _given_twice([file.absolute() for file in arguments.in_json], False)
     raise_all(mistakes)
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """The options as they are typed; `edits` are many."""
+    shown = ["an edit (--add_tags, ...)" if name == "edits" else f"--{name}" for name in names]
+    return " or ".join([", ".join(shown[:-1]), shown[-1]] if shown[1:] else shown)
+
+
+def _unknown_encoding(name: str) -> list[str]:
+    try:
+        with suppress(UnicodeDecodeError):  # where a character has two bytes
+            b"a".decode(name)
+    except LookupError:
+        near = did_you_mean(name, (alias.replace("_", "-") for alias in aliases.aliases))
+        return [f"--encoding {name}: there is no such encoding of texts.{near}"]
+    return []
 
 
 def _given_twice(roots: Sequence[Path], recursive: bool) -> list[str]:

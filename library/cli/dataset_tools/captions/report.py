@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from library.core.terminal import harmless
+from library.core.wording import first_of, how_many
 from library.data.captions.statistics import CHUNK, CaptionStatistics
 
 RED, GREEN, BOLD, PLAIN = "\x1b[31;9m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
@@ -47,8 +48,8 @@ def change_lines(label: str, before: str | None, after: str | None, separator: s
 
 def history_line(made: str, files: int, command: str, state: str) -> str:
     """A step of the journal."""
-    remark = {"undone": " (undone)", "writing": " (cut short)"}.get(state, "")
-    return harmless(f"{made}  {files:>6} {'file ' if files == 1 else 'files'}{remark}  {command}")
+    remark = {"undone": " (undone)", "writing": " (cut short)", "partly": " (left when the others were undone)"}
+    return harmless(f"{made}  {files:>6} {'file ' if files == 1 else 'files'}{remark.get(state, '')}  {command}")
 
 
 def statistics_lines(found: CaptionStatistics, trigger: str, show: int) -> Iterator[str]:
@@ -57,7 +58,8 @@ def statistics_lines(found: CaptionStatistics, trigger: str, show: int) -> Itera
     Args:
         show: tags and names that are listed of each kind.
     """
-    yield f"{found.captions} captions, {found.empty} empty ones, {found.missing} pictures without a caption."
+    empty = how_many(found.empty, "empty one")
+    yield f"{how_many(found.captions, 'caption')}, {empty}, {how_many(found.missing, 'picture')} without a caption."
     if not found.captions:
         return
     for what, spread in (("tags", found.tags_each), ("tokens", found.tokens_each)):
@@ -88,8 +90,7 @@ def statistics_lines(found: CaptionStatistics, trigger: str, show: int) -> Itera
 
 def _some(names: Sequence[str], show: int) -> str:
     """Their number and the first of them."""
-    more = f", and {len(names) - show} more" if len(names) > show else ""
-    return f"{len(names)}: {', '.join(names[:show])}{more}"
+    return f"{len(names)}: {first_of(names, show)}"
 
 
 def _both(left: str, right: str, separator: str, colour: bool) -> tuple[str, str]:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from library.core.terminal import harmless
+from library.core.wording import first_of, how_many
 from library.data.captions.tags import TagMatcher, tags_of
 from library.data.captions.written import Caption, CaptionFolder, MetadataFile, find_captions, read_captions
 
 Collection = CaptionFolder | MetadataFile
+
+SHOWN_STRAYS = 5
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,16 @@ def select(arguments: argparse.Namespace, with_missing: bool) -> list[Selection]
         UserError: a folder or file cannot be read.
     """
     collections: list[Collection] = [
-        find_captions(folder, arguments.recursive, arguments.caption_extension) for folder in arguments.folders
+        find_captions(folder, arguments.recursive, arguments.caption_extension, arguments.encoding)
+        for folder in arguments.folders
     ]
-    collections += [read_captions(file) for file in arguments.in_json]
+    collections += [read_captions(file, arguments.encoding) for file in arguments.in_json]
     for each in collections:
         if each.strays:
-            told = f"notice: {each.root}: {each.strays} text files belong to no picture; they are left alone."
-            print(harmless(told), file=sys.stderr)  # not among the JSON of --stats
+            number = len(each.strays)
+            told = f"{how_many(number, 'text file')} {'belongs' if number == 1 else 'belong'} to no picture, left alone"
+            named = first_of(each.strays, SHOWN_STRAYS)
+            print(harmless(f"notice: {each.root}: {told}: {named}."), file=sys.stderr)  # not among the JSON of --stats
     chosen = _filter(arguments)
     selections = []
     for each in collections:

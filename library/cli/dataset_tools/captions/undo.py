@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from library.cli.dataset_tools.captions.report import change_lines, colours, history_line
 from library.core.disk import writing
 from library.core.errors import Exit, UserError
+from library.core.terminal import harmless
+from library.core.wording import first_of, how_many
 from library.data.captions.files import decoded
 from library.data.captions.journal import Journal, Restoration, Step
 from library.data.captions.written import Written, put, read_written
@@ -17,10 +20,21 @@ def history(arguments: argparse.Namespace) -> int:
     """Print the steps of each folder, the latest first."""
     for root in _roots(arguments):
         steps = Journal(root).steps()
-        print(f"{root}: {len(steps)} {'step' if len(steps) == 1 else 'steps'}")
+        print(harmless(f"{root}: {how_many(len(steps), 'step')}"))
         for step in steps:
             print(history_line(step.made, step.files, step.command, step.state))
     return Exit.COMPLETE
+
+
+@dataclass(frozen=True)
+class Undoing:
+    """What undoing does in one folder."""
+
+    journal: Journal
+    steps: list[Step]
+    chosen: list[Restoration]
+    left: list[Restoration]
+    """Files that stay as somebody else has made them."""
 
 
 def undo(arguments: argparse.Namespace) -> int:
@@ -29,42 +43,49 @@ def undo(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: there is no step, or somebody else has changed captions since.
     """
-    found = 0
-    conflicts: list[tuple[Path, Restoration]] = []
-    work: list[tuple[Journal, list[Step], list[Restoration]]] = []
-    for root in _roots(arguments):
-        journal = Journal(root)
-        steps = [step for step in journal.steps() if step.state != "undone"][: arguments.steps or 1]
-        restorations = journal.restorations([step.number for step in steps]) if steps else []
-        found += len(steps)
-        conflicts += [(root, each) for each in restorations if each.conflict]
-        work.append((journal, steps, restorations))
-    if not found:
-        raise UserError("there is no step to undo (--history lists those that were applied).")
-    for journal, steps, restorations in work:
-        _tell(arguments, journal.root, steps, restorations)
-    if conflicts and not (arguments.force or arguments.keep_changed):
-        named = "\n".join(f"  {each.path}: {each.conflict}" for _, each in conflicts[: arguments.show])
+    work = [_planned(arguments, root) for root in _roots(arguments)]
+    left = [each for folder in work for each in folder.left]
+    if not any(folder.steps for folder in work):
         raise UserError(
-            f"{len(conflicts)} of the captions are no longer what the step wrote, so nothing is restored:\n{named}\n"
+            "there is no step to undo (--history lists those that were applied; --force undoes what --keep_changed has left)."
+        )
+    for folder in work:
+        _tell(arguments, folder)
+    if left and not arguments.keep_changed:
+        named = "\n".join(f"  {each.path}: {each.conflict}" for each in left[: arguments.show])
+        raise UserError(
+            f"{how_many(len(left), 'caption is', 'captions are')} no longer what the step wrote, so nothing is restored:\n{named}\n"
             "--keep_changed restores all others and leaves these as they are; --force restores these too, and what they hold now is lost."
+        )
+    if arguments.apply:
+        for folder in work:
+            for each in folder.chosen:
+                _restore(each)
+            folder.journal.take_back([step.number for step in folder.steps], [each.path for each in folder.left])
+        print(f"Restored {how_many(sum(len(folder.chosen) for folder in work), 'file')}.")
+    if left:
+        named = first_of([f"{each.path} {each.conflict}" for each in left], arguments.show)
+        verb = "Left" if arguments.apply else "Would leave"
+        print(
+            harmless(f"{verb} {how_many(len(left), 'file')} alone: {named}. --undo --force --apply restores that, too.")
         )
     if not arguments.apply:
         print("Nothing was written. Run again with --apply to restore.")
-        return Exit.COMPLETE
-    restored = 0
-    for journal, steps, restorations in work:
-        chosen = [each for each in restorations if arguments.force or not each.conflict]
-        for each in chosen:
-            _restore(each)
-        restored += len(chosen)
-        journal.mark([step.number for step in steps], "undone")
-    print(f"Restored {restored} {'file' if restored == 1 else 'files'}.")
     return Exit.COMPLETE
 
 
-def _tell(arguments: argparse.Namespace, root: Path, steps: list[Step], restorations: list[Restoration]) -> None:
-    for step in steps:
+def _planned(arguments: argparse.Namespace, root: Path) -> Undoing:
+    journal = Journal(root)
+    passed = ("undone",) if arguments.force else ("undone", "partly")  # nothing but force does the rest of a step
+    steps = [step for step in journal.steps() if step.state not in passed][: arguments.steps or 1]
+    restorations = journal.restorations([step.number for step in steps]) if steps else []
+    chosen = [each for each in restorations if arguments.force or not each.conflict]
+    return Undoing(journal, steps, chosen, [] if arguments.force else [each for each in restorations if each.conflict])
+
+
+def _tell(arguments: argparse.Namespace, folder: Undoing) -> None:
+    root, restorations = folder.journal.root, folder.chosen
+    for step in folder.steps:
         print(
             f"{'undoes' if arguments.apply else 'would undo'} {history_line(step.made, step.files, step.command, step.state)}"
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from library.cli.dataset_tools.captions.doubts import about_guesses, nothing_found, set_aside
 from library.cli.dataset_tools.captions.edits import Words, build_edits
 from library.cli.dataset_tools.captions.report import change_lines, colours, statistics_lines
 from library.cli.dataset_tools.captions.selection import Selection, select
 from library.core.errors import Exit, UserError, did_you_mean, raise_all
 from library.core.terminal import harmless
+from library.core.wording import how_many
 from library.data.captions.editing import edit_all
-from library.data.captions.files import GUESSED
 from library.data.captions.journal import Journal
 from library.data.captions.line_edits import Edit, Origin
 from library.data.captions.pipeline import mentions
@@ -21,14 +23,13 @@ from library.data.captions.tag_edits import RemoveTags, ReplaceTag, TriggerFirst
 from library.data.captions.tags import TagMatcher, count_tags, split_tags, tag_key, tags_of
 from library.data.captions.written import Caption, Change, is_unchanged, put
 
-ABOUT_GUESSED = (
-    f"They are read as {GUESSED}, a guess, and what changes is written as UTF-8: where accents or other letters look wrong here, save "
-    "them as UTF-8 in an editor first (--undo brings their bytes back)."
-)
-
 
 def show_statistics(arguments: argparse.Namespace) -> int:
-    """Print counts of tags and tokens."""
+    """Print counts of tags and tokens.
+
+    Raises:
+        UserError: there is nothing to count.
+    """
     from library.data.captions.statistics import count
     from library.models.caption_length import caption_counter
 
@@ -40,6 +41,10 @@ def show_statistics(arguments: argparse.Namespace) -> int:
         for caption in each.captions
     ]
     missing = sum(len(each.collection.missing) for each in selections)
+    if not labelled and (not missing or any(each.collection.captions for each in selections)):
+        raise nothing_found(arguments, selections)
+    for remark in about_guesses(selections):
+        print(harmless(f"notice: {remark}"), file=sys.stderr)
     found = count(labelled, arguments.caption_separator, caption_counter(False), arguments.trigger_word, missing)
     if arguments.json:
         import json
@@ -58,16 +63,14 @@ def edit(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     has_model = arguments.tagger is not None or arguments.captioner is not None
     selections = select(arguments, with_missing=arguments.create or has_model)
     if not any(each.captions for each in selections):
-        raise UserError(
-            "there is no caption to edit here. --create makes captions for pictures that have none; --recursive looks "
-            "into subfolders; --files, --where_tag and --where_missing may leave none."
-        )
-    remarks: list[str] = []
+        raise nothing_found(arguments, selections)
+    selections, remarks = set_aside(arguments, selections)
     texts = [caption.text for each in selections for caption in each.captions]
     if has_model:
         from library.cli.dataset_tools.captions.models import described
 
-        selections, texts, remarks = described(arguments, selections)
+        selections, texts, about_pictures = described(arguments, selections)
+        remarks += about_pictures
     captions = [caption for each in selections for caption in each.captions]
     made, counts = edit_all(texts, edits, [_origin(caption, words) for caption in captions])
     made = [_ended(caption, text) for caption, text in zip(captions, made, strict=True)]
@@ -75,7 +78,7 @@ def edit(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     if not arguments.apply:
         _show(arguments, selections, made)
     _sum_up(arguments, captions, made, counts)
-    for remark in [*remarks, *_about_encodings(captions, made), *_about(edits, texts, made, words)]:
+    for remark in [*remarks, *_about(edits, texts, made, words)]:
         print(harmless(f"notice: {remark}"))
     return _write(changes, argv) if arguments.apply else _only_shown(changes)
 
@@ -110,8 +113,8 @@ def _changes(
     if locked:
         named = "\n".join(f"  {path}" for path in locked[: arguments.show])
         raise UserError(
-            f"{len(locked)} of the captions that would change are read-only, so nothing is written:\n{named}\n"
-            "Make them writable, or leave them out with --files, --where_tag or --where_missing."
+            f"{how_many(len(locked), 'caption that would change is', 'captions that would change are')} read-only, so nothing is written:\n"
+            f"{named}\nMake them writable, or leave them out with --files, --where_tag or --where_missing."
         )
     return found
 
@@ -139,8 +142,8 @@ def _sum_up(
 ) -> None:
     changed = sum(caption.text != text for caption, text in zip(captions, made, strict=True))
     new = sum(caption.source.data is None and text != "" for caption, text in zip(captions, made, strict=True))
-    verb = "change" if arguments.apply else "would change"
-    print(f"{changed} of {len(captions)} captions {verb}" + (f", {new} of them new." if new else "."))
+    verb = "would change" if not arguments.apply else "changes" if changed == 1 else "change"
+    print(f"{changed} of {how_many(len(captions), 'caption')} {verb}" + (f", {new} of them new." if new else "."))
     for (name, value), number in zip(arguments.edits, counts, strict=True):
         print(harmless(f"  {number:6}  --{name} {shlex.quote(value) if value else ''}".rstrip()))
     if arguments.to_utf8:
@@ -167,7 +170,7 @@ def _about(edits: Sequence[Edit], texts: Sequence[str], made: Sequence[str], wor
         )
         if within:
             remarks.append(
-                f"{within} captions mention '{words.trigger}' within a longer tag or sentence: it stays where it is there."
+                f"in {how_many(within, 'line')} '{words.trigger}' stands within a longer tag or sentence: it stays where it is there."
             )
     return remarks
 
@@ -188,13 +191,6 @@ def _absent(wanted: Sequence[str], texts: Sequence[str], separator: str) -> list
         tags = tags_of(text, separator)
         absent = {tag: is_it for tag, is_it in absent.items() if not any(map(is_it, tags))}
     return list(absent)
-
-
-def _about_encodings(captions: Sequence[Caption], made: Sequence[str]) -> list[str]:
-    guessed = sum(
-        caption.encoding == GUESSED and caption.text != text for caption, text in zip(captions, made, strict=True)
-    )
-    return [f"{guessed} of the captions are no UTF-8. {ABOUT_GUESSED}"] if guessed else []
 
 
 def _only_shown(found: Sequence[tuple[Path, list[Change]]]) -> int:
@@ -227,12 +223,12 @@ def _write(found: Sequence[tuple[Path, list[Change]]], argv: Sequence[str]) -> i
             print("Not all captions are written; --undo takes back those that are.")
             raise
         journal.forget(step, left)
-        journal.mark([step], "done")
+        journal.finish(step)
         written += len(changes) - len(left)
         mistakes += [
             f"{path} was changed or removed while it was edited; it is left as it is. Run again." for path in left
         ]
     if written:
-        print(f"Wrote {written} {'file' if written == 1 else 'files'}. --undo takes that back.")
+        print(f"Wrote {how_many(written, 'file')}. --undo takes that back.")
     raise_all(mistakes)
     return Exit.COMPLETE
