@@ -5,7 +5,8 @@
     dojo cache prune --unused_for 30d               remove what nobody has used for 30 days
     dojo cache prune --max_size 20GB --dry_run      say what would go for the rest to take no more than 20 GB
 
-`prune` also puts small files together, and removes entries that nothing can find any more. All of it may be done while runs go on.
+`verify` ends with status 2 where it found damage. `prune` also puts small files together, removes entries that nothing can find any
+more, and drops what is noted of pictures whose folders are gone. All of it may be done while runs go on.
 Deleting the whole folder is always safe: it is filled anew.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +23,13 @@ from library.cli.arguments import command_parser
 from library.config.schema.fields import parse_duration
 from library.core.disk import amount
 from library.core.durations import duration
+from library.core.errors import Exit, UserError
 from library.core.terminal import harmless
+from library.core.wording import how_many
 from library.data.cache.contents import KINDS, Contents, contents, verify
 from library.data.cache.keys import cache_folder
 from library.data.cache.pruning import least_used, prune
+from library.data.index.manifest import open_manifest
 
 OTHERS = {
     "manifest": "what was seen of pictures and captions",
@@ -36,16 +41,28 @@ OTHERS = {
 """What else is kept in the folder, and what it is."""
 
 
-def main(argv: Sequence[str]) -> None:
-    """Show, verify or prune."""
+def main(argv: Sequence[str]) -> int:
+    """Show, verify or prune; `Exit.MISTAKE` where damage was found."""
     arguments = parse(argv)
     folder = cache_folder(arguments.cache_dir)
+    if not folder.is_dir():
+        return missing(folder, arguments.action)
     if arguments.action == "verify":
-        read(folder)
-    elif arguments.action == "prune":
+        return read(folder)
+    if arguments.action == "prune":
         remove(folder, arguments.unused_for, arguments.max_size, arguments.dry_run)
     else:
         show(folder)
+    return Exit.COMPLETE
+
+
+def missing(folder: Path, action: str) -> Exit:
+    """Say that there is no such folder, which is a mistake of who wants something done to it."""
+    text = f"there is no folder {folder}: nothing has been cached there. --cache_dir names another one."
+    if action != "show":
+        raise UserError(text)
+    say(text)
+    return Exit.COMPLETE
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -54,7 +71,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache_dir", help="folder of the caches, as in the config; unset: ~/.cache/lora-dojo")
     parser.add_argument(
         "--unused_for",
-        type=told(parse_duration),
+        type=told(unused_time),
         metavar="TIME",
         help="prune what nobody has used for so long: 30d, 12h",
     )
@@ -69,6 +86,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.action != "prune" and (arguments.unused_for or arguments.max_size or arguments.dry_run):
         parser.error("--unused_for, --max_size and --dry_run are for prune")
     return arguments
+
+
+def unused_time(text: str) -> float:
+    """Seconds in "30d" or "12h"."""
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise ValueError('a time such as "30d", "12h" or "1d12h"') from None
 
 
 def size(text: str) -> int:
@@ -102,7 +127,10 @@ def show(folder: Path) -> None:
     for name, what in OTHERS.items():
         found = sum(map(size_of, files_of(folder, name)))
         if found:
-            say(f"  {name:9} {amount(found)}: {what}; prune leaves it alone")
+            kept = (
+                "prune drops what it notes of folders that are gone" if name == "manifest" else "prune leaves it alone"
+            )
+            say(f"  {name:9} {amount(found)}: {what}; {kept}")
     say("Deleting the folder is always safe: it is filled anew.")
 
 
@@ -138,13 +166,30 @@ def size_of(file: Path) -> int:
         return 0
 
 
-def read(folder: Path) -> None:
+def read(folder: Path) -> Exit:
     """Check everything."""
+    damage = False
     for kind in KINDS:
         found = verify(folder / kind, progress=True)
-        say(f"{kind}: {found.entries} entries, {amount(found.bytes)} read")
+        damage |= bool(found)
+        say(f"{kind}: {how_many(found.entries, 'entry', 'entries')}, {amount(found.bytes)} read")
+        for path, (lost, mended) in sorted(found.indexes.items()):
+            what = f"{how_many(lost, 'damaged row')}"
+            if mended is None:
+                say(
+                    f"  {path}: {what}, left as it is since a run adds to it or it is for reading only; verify again later"
+                )
+            else:
+                say(
+                    f"  {path}: {what} struck out, {how_many(mended.found_again, 'entry', 'entries')} found again in the data"
+                )
         for path in sorted(set(found.damaged)):
-            say(f"  {path}: {found.damaged.count(path)} damaged; the next run that needs them makes them anew")
+            say(f"  {path}: {how_many(found.damaged.count(path), 'damaged entry', 'damaged entries')} struck out")
+    if damage:
+        say(
+            "What was struck out and not found again is made anew by the next run that needs it. Nothing is left for you to do."
+        )
+    return Exit.MISTAKE if damage else Exit.COMPLETE
 
 
 def remove(folder: Path, unused_for: float | None, max_size: int | None, dry_run: bool) -> None:
@@ -156,7 +201,34 @@ def remove(folder: Path, unused_for: float | None, max_size: int | None, dry_run
         for each in prune(folder / kind, unused_for=unused_for, removed_first=first, dry_run=dry_run, progress=True):
             freed += each.size
             say(f"{'would be ' * dry_run}{each.done}: {each.what} ({amount(each.size)})")
-    say(f"{amount(freed)} {'would be free' if dry_run else 'are free now'}")
+    freed += forgotten(folder / "manifest.sqlite", dry_run)
+    say(f"{amount(freed)} {'would be freed' if dry_run else 'freed'}")
+    if unused_for is None and max_size is None:
+        say("What may still be used was kept: --unused_for 30d or --max_size 20GB removes more.")
+
+
+def forgotten(manifest: Path, dry_run: bool) -> int:
+    """Drop from the manifest what it notes of folders that are gone; the bytes that this frees."""
+    if not manifest.is_file():
+        return 0
+    before = size_of(manifest)
+    try:
+        with open_manifest(manifest) as noted:
+            gone = [folder for folder in noted.folders() if not folder.is_dir()]
+            if not gone:
+                return 0
+            files = 0 if dry_run else noted.forget(gone)
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{manifest} cannot be pruned: {error}. Try again when no run looks at its pictures."
+        ) from error
+    for folder in gone:
+        say(f"{'would be ' * dry_run}forgotten: what was seen in {folder}, which is gone")
+    if dry_run:
+        return 0
+    freed = max(0, before - size_of(manifest))
+    say(f"the manifest has {how_many(files, 'row')} less ({amount(freed)})")
+    return freed
 
 
 def say(text: str) -> None:

@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from library.cli import cache
 from library.cli.cache import size
 from library.cli.main import main
+from library.core.errors import Exit
 from library.data.cache.keys import text_key
 from library.data.cache.store import TensorCache
+from library.data.index.manifest import open_manifest
+from library.data.index.record import RECORD
 from tests.data.cache.shard_files import records
 
 
@@ -30,8 +34,8 @@ def caches(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert main(["cache", *map(str, words)]) == 0
+def told(capsys: pytest.CaptureFixture[str], *words: object, status: int = 0) -> str:
+    assert main(["cache", *map(str, words)]) == status
     return capsys.readouterr().out
 
 
@@ -53,23 +57,73 @@ def test_a_file_that_goes_while_it_tells_is_no_matter(
 
 def test_it_reads_everything(caches: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records(caches / "texts")[1].flip(999)
-    out = told(capsys, "verify", "--cache_dir", caches)
-    assert "latents: 10 entries, 21 kB read" in out and "1 damaged; the next run that needs them makes them anew" in out
-    assert "damaged" not in told(capsys, "verify", "--cache_dir", caches)
+    out = told(capsys, "verify", "--cache_dir", caches, status=Exit.MISTAKE)
+    assert "latents: 10 entries, 21 kB read" in out and "1 damaged entry struck out" in out
+    assert "What was struck out and not found again is made anew by the next run that needs it." in out
+    assert "struck" not in told(capsys, "verify", "--cache_dir", caches)
+
+
+def test_it_tells_of_a_damaged_index_and_finds_its_entries_again(
+    caches: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, *_) = records(caches / "latents")
+    with first.index.open("rb+") as index:
+        index.seek(3 * 32 + 5)
+        index.write(bytes(77 * [0xA5]))
+    out = told(capsys, "verify", "--cache_dir", caches, status=Exit.MISTAKE)
+    assert f"{first.index}: 3 damaged rows struck out, 3 entries found again in the data" in out
+    assert "latents: 10 entries, 21 kB read" in out
+    assert "struck" not in told(capsys, "verify", "--cache_dir", caches)
+    assert len(records(caches / "latents")) == 10
 
 
 def test_it_prunes_by_time_and_by_size(caches: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (record, *_) = records(caches / "latents")
     out = told(capsys, "prune", "--unused_for", "30d", "--dry_run", "--cache_dir", caches)
-    assert f"would be removed: {record.data} (21 kB)\n21 kB would be free" in out and record.data.exists()
-    assert "21 kB are free now" in told(capsys, "prune", "--max_size", "5kB", "--cache_dir", caches)
+    assert f"would be removed: {record.data} (21 kB)\n21 kB would be freed" in out and record.data.exists()
+    assert "--unused_for 30d" not in out
+    assert "21 kB freed" in told(capsys, "prune", "--max_size", "5kB", "--cache_dir", caches)
     assert not record.data.exists() and len(records(caches)) == 2 and (caches / "manifest.sqlite").exists()
-    assert "0 kB are free now" in told(capsys, "prune", "--unused_for", "1d", "--cache_dir", caches)
+    assert "0 kB freed" in told(capsys, "prune", "--unused_for", "1d", "--cache_dir", caches)
+    out = told(capsys, "prune", "--dry_run", "--cache_dir", caches)
+    assert (
+        "0 kB would be freed\nWhat may still be used was kept: --unused_for 30d or --max_size 20GB removes more." in out
+    )
+
+
+def test_it_forgets_what_was_seen_in_folders_that_are_gone(caches: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (caches / "manifest.sqlite").unlink()
+    there, gone = caches / "there", caches / "gone"
+    there.mkdir()
+    with open_manifest(caches / "manifest.sqlite") as manifest:
+        for folder in (there, gone):
+            manifest.note_captions(folder, [(f"{n}.txt", b"", "a caption" * 50, "utf-8") for n in range(200)])
+        manifest.note_pictures(gone, [("1.png", np.zeros(1, RECORD), None)])
+    before = (caches / "manifest.sqlite").stat().st_size
+    line = f"forgotten: what was seen in {gone}, which is gone"
+    assert f"would be {line}" in told(capsys, "prune", "--dry_run", "--cache_dir", caches)
+    assert (caches / "manifest.sqlite").stat().st_size == before
+    out = told(capsys, "prune", "--cache_dir", caches)
+    assert f"{line}\nthe manifest has 201 rows less (" in out and str(there) not in out
+    assert (caches / "manifest.sqlite").stat().st_size < 0.7 * before
+    with open_manifest(caches / "manifest.sqlite") as manifest:
+        assert manifest.folders() == [there.resolve()] and len(list(manifest.captions(there))) == 200
+        assert list(manifest.captions(gone)) == [] and manifest.pictures(gone).names == []
+    assert "forgotten" not in told(capsys, "prune", "--cache_dir", caches)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"there is no folder {tmp_path / 'nope'}"
+    assert said in told(capsys, "--cache_dir", tmp_path / "nope")
+    for action in ("verify", "prune"):
+        assert main(["cache", action, "--cache_dir", str(tmp_path / "nope")]) == Exit.MISTAKE
+        assert said in capsys.readouterr().err
 
 
 def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
-        (["prune", "--unused_for", "soon"], "'soon' is not a time such as"),
+        (["prune", "--unused_for", "soon"], "'soon' is not a time such as \"30d\""),
+        (["prune", "--unused_for", "30days"], '\'30days\' is not a time such as "30d", "12h"'),
         (["prune", "--max_size", "20 apples"], "'20 apples' is not a size such as"),
         (["--dry_run"], "are for prune"),
     ):

@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,29 @@ class Manifest:
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
             [(_key(folder), os.fsencode(name), stat, caption, encoding) for name, stat, caption, encoding in rows],
         )
+
+    def folders(self) -> list[Path]:
+        """The folders of which something is noted.
+
+        Raises:
+            sqlite3.Error: the manifest cannot be read.
+        """
+        query = " UNION ".join(f"SELECT DISTINCT folder FROM {table}" for table in TABLES)
+        return sorted(Path(os.fsdecode(key)) for (key,) in self._database.execute(query))
+
+    def forget(self, folders: Sequence[Path]) -> int:
+        """Drop what is noted of these folders, and give its room back to the disk; how many files were noted.
+
+        Raises:
+            sqlite3.Error: the manifest cannot be written.
+        """
+        keys = [(os.fsencode(folder),) for folder in folders]
+        with self._database:
+            count = sum(
+                self._database.executemany(f"DELETE FROM {table} WHERE folder = ?", keys).rowcount for table in TABLES
+            )
+        self._database.execute("VACUUM")
+        return count
 
     def _rows(self, query: str, *values: object, folder: Path) -> Iterator[list[Any]]:
         try:

@@ -162,6 +162,52 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         assert [each.key for each in records(tmp_path)] == [KEY], "the damaged row is struck out, and there is another"
 
 
+def test_a_damaged_index_is_told_once_and_mended_from_the_data(
+    tmp_path: Path, filled: Callable[[int], TensorCache], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Random bytes over rows in the middle, and a record that is damaged itself, which is lost."""
+    filled(20)
+    all_records = records(tmp_path)
+    index = all_records[0].index
+    all_records[5].write(40, b"damage")
+    with index.open("rb+") as file:
+        file.seek(5 * 32 + 20)
+        file.write(np.random.default_rng(0).bytes(77))
+    for _ in range(2):
+        cache = TensorCache(tmp_path)
+        assert cache.sizes([each.key for each in all_records]).astype(bool).tolist() == [n != 5 for n in range(20)]
+    assert all(cache.get(each.key) is not None for n, each in enumerate(all_records) if n != 5)
+    assert [record.message for record in caplog.records] == [
+        f"warning: cache file {index} is damaged in 4 places. Entries found again in its data: 3; "
+        "others are made anew when they are needed."
+    ]
+    cache.put(all_records[5].key, TENSORS)
+    cache.flush()
+    assert len(TensorCache(tmp_path)) == len(list(records(tmp_path))) == 20
+
+
+@pytest.mark.parametrize("why", ["held", pytest.param("read-only", marks=pytest.mark.skipif(
+    os.name == "nt" or os.getuid() == 0, reason="the superuser may write anywhere"))])  # fmt: skip
+def test_a_damaged_index_that_cannot_be_mended_is_told_once_and_the_rest_is_read(
+    tmp_path: Path, filled: Callable[[int], TensorCache], caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    filled(20)
+    writer = TensorCache(tmp_path)
+    first = records(tmp_path)[0]
+    if why == "held":
+        writer.put(key(20), numbered(20))
+    with first.index.open("rb+") as file:
+        file.write(b"x")
+    if why == "read-only":
+        first.index.chmod(0o400)
+    for _ in range(2):
+        cache = TensorCache(tmp_path)
+        assert cache.get(first.key) is None and len(cache) >= 19
+    (told,) = [record.message for record in caplog.records]
+    assert "is damaged in 1 place, and cannot be mended now" in told
+    writer.flush()
+
+
 def test_the_last_record_torn_at_any_byte_harms_no_other(tmp_path: Path, filled: Callable[[int], TensorCache]) -> None:
     """As a machine that stops leaves data and index: each cut at every byte, and the index ahead of its data."""
     filled(3)
