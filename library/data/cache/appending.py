@@ -36,6 +36,9 @@ SYNC_BYTES = 64 << 20
 SYNC_SECONDS = 2.0
 """The same in time: what a process that is killed loses."""
 
+MOST_TRIES = 5
+"""Of writing to a folder that somebody is removing."""
+
 
 class Pending(NamedTuple):
     """A record that is written and not yet named in the index."""
@@ -81,9 +84,7 @@ class Appender:
         """
         with self._lock:
             try:
-                if self._claim is None or self._end >= SHARD_BYTES or _is_removed(self._claim.index):
-                    self._next_shard()
-                write_at(self._data, self._end, head_of(key, payload) + payload)
+                self._write(head_of(key, payload) + payload)
             except OSError as error:
                 raise self._failure(error, len(payload)) from error
             self.pending[key] = Pending(self._end, len(payload))
@@ -147,6 +148,19 @@ class Appender:
             self._claim = None
             self.pending.clear()
 
+    def _write(self, record: bytes) -> None:
+        """Write it to a shard with room; to another where somebody removes the folder at this very moment."""
+        for attempt in range(MOST_TRIES):
+            try:
+                if self._claim is None or self._end >= SHARD_BYTES or _is_removed(self._claim.index):
+                    self._next_shard()
+                write_at(self._data, self._end, record)
+                return
+            except FileNotFoundError:
+                self.abandon()
+                if attempt == MOST_TRIES - 1:
+                    raise
+
     def _next_shard(self) -> None:
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -159,9 +173,9 @@ class Appender:
             release(self._claim)
             self._claim = None
             raise
+        self.filled.add(shard.index)
         self._end = self._mended(self._claim)
         self._synced = -math.inf
-        self.filled.add(shard.index)
         flush_folder(self.folder)
 
     def _claim_of_existing(self) -> Claim | None:

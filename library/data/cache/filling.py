@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from library.core.errors import Exit, UserError, raise_all
 from library.core.runtime import available_cores
-from library.data.cache.jobs import Job, Jobs, by_chance, captions_lacking, latent_jobs
+from library.data.cache.jobs import Job, Jobs, captions_lacking, latent_jobs
 from library.data.cache.keys import text_key
 from library.data.cache.store import TensorCache, Tensors
 from library.data.dataset import TrainingData
@@ -77,7 +77,7 @@ def _fill(
         ThreadPoolExecutor(1) as writer,
         tqdm(total=len(missing), desc="caching latents", unit="picture", disable=not progress or not missing) as bar,
     ):
-        loaded = _loaded_ahead(missing.shared_batches(batch_size, cache, bar.update), readers, failures)
+        loaded = _loaded_ahead(missing.batches(batch_size), readers, failures)
         for batch in _kept_behind(_encoded(loaded, encode), cache, writer):
             bar.update(len(batch))
     failures.tell()
@@ -118,12 +118,8 @@ def _fill_texts(
         _flushed(cache),
         tqdm(total=len(missing), desc="caching captions", unit="caption", disable=not progress or not missing) as bar,
     ):
-        for block in by_chance(-(-len(missing) // size)):
-            some = missing[block * size : (block + 1) * size]
-            batch = captions_lacking(some, fingerprint, cache)  # another process may have encoded them
-            bar.update(len(some) - len(batch))
-            if not batch:
-                continue
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
             conditioning = {name: tensor.detach().cpu() for name, tensor in encode(batch).items()}
             for place, caption in enumerate(batch):
                 entry = {name: tensor[place].clone() for name, tensor in conditioning.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -20,9 +20,6 @@ from library.data.pictures.placement import Placement, centred
 
 ASKED_AT_ONCE = 8192
 """Keys that a cache is asked for in one call."""
-
-ASKED_AGAIN = 16
-"""Pictures before which a cache is asked again, as another process may have encoded them."""
 
 READ_AT_START = 1 << 30
 """Bytes that are read and checked before a run; beyond these, that the index names an entry has to do: a day of reading is no
@@ -110,21 +107,6 @@ class Jobs(Sequence[Job]):
             for start in range(0, len(members), batch_size):
                 yield list(self[members[start : start + batch_size]])
 
-    def shared_batches(self, batch_size: int, cache: TensorCache, skip: Callable[[int], object]) -> Iterator[list[Job]]:
-        """As `batches`, but in an order by chance, and without what the cache has got meanwhile: so processes share the work.
-
-        Args:
-            skip: is told of how many pictures others have encoded.
-        """
-        groups, size = self._of_one_size(), batch_size * max(1, ASKED_AGAIN // batch_size)
-        starts = [(group, start) for group, members in enumerate(groups) for start in range(0, len(members), size)]
-        for place in by_chance(len(starts)):
-            group, start = starts[place]
-            block = self[groups[group][start : start + size]]
-            lacking = block.lacking(cache)
-            skip(len(block) - len(lacking))
-            yield from lacking.batches(batch_size)
-
     def _of_one_size(self) -> list[npt.NDArray[np.int64]]:
         """Places of the jobs of each training size, in order of the sizes."""
         sizes_J = np.fromiter((self._packed_size(number) for number in self.numbers_J.tolist()), np.int64, len(self))
@@ -170,11 +152,6 @@ def captions_lacking(captions: Sequence[str], fingerprint: str, cache: TensorCac
         lacks = asked.lacks([text_key(caption, fingerprint) for caption in block])
         found += [caption for caption, lacking in zip(block, lacks) if lacking]
     return found
-
-
-def by_chance(count: int) -> list[int]:
-    """The numbers below `count` in an order that is another in each process; no generator of the run is drawn from."""
-    return np.random.default_rng().permutation(count).tolist()
 
 
 @dataclass

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from library.core.errors import Exit, UserError, UserErrors
-from library.data.cache import filling
 from library.data.cache.filling import cache_latents, cache_texts
 from library.data.cache.jobs import latent_jobs
 from library.data.cache.store import TensorCache
@@ -381,44 +380,6 @@ def test_what_is_missing_is_kept_as_numbers(tmp_path: Path, folder: Make, subset
     assert sorted(job.key for batch in batches for job in batch) == sorted(job.key for job in lacking)
     assert all(len({job.placement.target for job in batch}) == 1 and len(batch) <= 3 for batch in batches)
     assert [batch[0].placement.target for batch in batches] == sorted(batch[0].placement.target for batch in batches)
-
-
-def test_what_another_run_encodes_meanwhile_is_not_encoded_again(
-    tmp_path: Path, folder: Make, subset, dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second run does everything while the first is at its first batch; the first does what it had begun."""
-    monkeypatch.setattr("library.data.cache.jobs.ASKED_AGAIN", 1)
-    path = folder(30)
-    for number in range(30):
-        (path / f"{number:02d}.txt").write_text(f"number {number}", encoding="utf-8")
-    data, place = build(path, subset, dataset), tmp_path / "cache"
-
-    def during(own: Callable, fill: Callable[[], object]) -> Callable:
-        def encode(batch: object) -> object:
-            if not own.batches:
-                own.batches.append(None)
-                fill()
-                own.batches.clear()
-            return own(batch)
-
-        return encode
-
-    vae, other = Vae(), Vae()
-    filled = TensorCache(place)
-    cached = cache_latents(
-        data,
-        during(vae, lambda: cache_latents(data, other, fingerprint="v", cache=TensorCache(place))),
-        fingerprint="v",
-        cache=filled,
-    )
-    assert len(other.batches) == 30 and len(vae.batches) <= 1 + filling.BATCHES_AHEAD
-    assert all(
-        torch.equal(e.latents.mean, avg_pool2d(p.pixels, 8)) for e, p in zip(all_examples(cached), all_examples(data))
-    )
-    encoder, second = Encoder(), Encoder()
-    fill = during(encoder, lambda: cache_texts(data, second, fingerprint="t", cache=TensorCache(place), batch_size=2))
-    cache_texts(data, fill, fingerprint="t", cache=TensorCache(place), batch_size=2)
-    assert sum(map(len, second.batches)) == 30 and len(encoder.batches) == 1
 
 
 def test_copies_of_a_picture_are_encoded_once(tmp_path: Path, folder: Make, subset, dataset) -> None:
