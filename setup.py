@@ -27,6 +27,7 @@ NEEDED = [
     "numpy>=1.26",
     "pillow>=11",
     "tqdm>=4.66",
+    "xxhash>=3.5",  # checks every read of the caches
     "psutil>=5.9",
     "peft>=0.21",  # the tuners of networks.peft.*
     "instant-clip-tokenizer>=0.1.1",  # CLIP's vocabulary, for single-file models without network

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from library.data.pictures.placement import Placement
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when entries change their form or meaning, so that older ones are no longer found."""
 
 

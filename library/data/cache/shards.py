@@ -1,7 +1,8 @@
 """What a cache consists of on disk: shards, each a file of records and an index of them.
 
-`NAME.data` has the records one after another. A record is a head, then the payload; the head (32 bytes) is MAGIC, a CRC-32 of
-everything behind it, the payload's length, and the key. So a record proves by itself that it is whole and what it is.
+`NAME.data` has the records one after another. A record is a head, then the payload; the head (32 bytes) is MAGIC, a checksum
+of everything behind it (the lower half of XXH3-64, which costs a tenth of the reading, where a CRC costs as much again), the
+payload's length, and the key. So a record proves by itself that it is whole and what it is.
 
 `NAME.index` has a row of 32 bytes for each record: key, offset, length, and a check of these. Rows are written after their
 records are on the disk. A row of zeros is struck out, because its record is damaged. One that fails its check is damaged itself, or
@@ -15,7 +16,6 @@ from __future__ import annotations
 import os
 import struct
 import uuid
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64
 
-MAGIC = b"LDC1"
+MAGIC = b"LDC2"
 
 HEAD = struct.Struct("<4sII20s")
 
@@ -146,19 +147,26 @@ def _checks(rows: Rows) -> npt.NDArray[np.uint32]:
 def head_of(key: bytes, payload: bytes) -> bytes:
     """What stands before a payload."""
     rest = struct.pack("<I20s", len(payload), key)
-    return HEAD.pack(MAGIC, zlib.crc32(payload, zlib.crc32(rest)), len(payload), key)
+    return HEAD.pack(MAGIC, _checksum(rest, payload), len(payload), key)
+
+
+def _checksum(*parts: bytes | memoryview) -> int:
+    checksum = xxh3_64()
+    for part in parts:
+        checksum.update(part)
+    return checksum.intdigest() & 0xFFFFFFFF
 
 
 def is_whole(record: Bytes, key: bytes | None = None) -> bool:
     """Whether every byte of a record is as it was written, and it is that of the key (None: whichever it says)."""
     if len(record) < HEAD.size:
         return False
-    magic, crc, length, said = HEAD.unpack_from(record.data)
+    magic, checksum, length, said = HEAD.unpack_from(record.data)
     return (
         magic == MAGIC
         and length == len(record) - HEAD.size
         and (key is None or said == key)
-        and zlib.crc32(record[8:].data) == crc
+        and _checksum(record[8:].data) == checksum
     )
 
 
