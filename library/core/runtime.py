@@ -27,6 +27,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     """Run a command; a user's mistake is told as one message without a traceback, and becomes the exit status."""
     quiet_libraries()
     show_anything()
+    keep_logs_short()
     try:
         return main() or 0
     except UserError as error:
@@ -102,6 +103,15 @@ def show_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def keep_logs_short() -> None:
+    """Where what we say goes to a file or another program, let progress bars write a line every ten seconds and not ten a second.
+
+    Must come before tqdm is imported.
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
 
 
 @contextmanager

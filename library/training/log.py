@@ -129,6 +129,7 @@ class Log:
         if report.ends_epoch and self.epoch_losses:
             self.board.scalars({"loss/epoch_average": sum(self.epoch_losses) / len(self.epoch_losses)}, report.epoch)
             self.epoch_losses.clear()
-        self.bar.update()
         highest = max(report.rates.values(), default=0.0)
-        self.bar.set_postfix_str(f"epoch {report.epoch}/{self.span.epochs}, loss {self.average:.4f}, lr {highest:.2e}")
+        told = f"epoch {report.epoch}/{self.span.epochs}, loss {self.average:.4f}, lr {highest:.2e}"
+        self.bar.set_postfix_str(told, refresh=False)
+        self.bar.update()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,3 +130,19 @@ def test_threads_are_what_the_user_asks_for_or_all_cores(
     before = torch.get_num_threads()
     assert runtime.use_all_cores(1) == threads == torch.get_num_threads()
     torch.set_num_threads(before)
+
+
+def test_a_progress_bar_does_not_fill_a_file_with_its_lines() -> None:
+    script = """
+import time
+from library.core.runtime import run_command
+
+def main():
+    from tqdm import tqdm
+    for _ in tqdm(range(40)):
+        time.sleep(0.02)
+
+run_command(main)
+"""
+    written = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
+    assert written.count("%|") == 2 and "40/40" in written
