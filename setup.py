@@ -63,7 +63,7 @@ setup(
     package_data={
         "presets": ["*.toml", "*/*.toml", "*/*.txt"],
         "library.config.sd_scripts": ["facts.toml"],
-        "library.models.attention": ["kernel.c"],
+        "library.kernels": ["tiles.h", "attention.c", "matmul.c"],
     },
     install_requires=NEEDED,
     extras_require=EXTRAS,

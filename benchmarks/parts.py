@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from library.core.runtime import available_cores, keep_freed_memory
-from library.models.attention.compiled import compiled_attention, library
-from library.models.convolution import small_convolution
+from library.kernels.attention import compiled_attention
+from library.kernels.build import library
+from library.kernels.convolution import convolution_as_product
 from networks.arithmetic.low_rank import low_rank_linear
 
 TURNS = 9
@@ -25,7 +26,7 @@ ATTENTION = [(4096, 4096, 40), (4096, 77, 40), (1024, 1024, 40), (1024, 77, 40),
 """Queries, keys, width of each of the eight heads."""
 CONVOLUTIONS = [(1280, 1280, 4), (2560, 1280, 4), (640, 1280, 8), (1280, 1280, 8), (2560, 1280, 8)]
 """Channels in and out, side."""
-PRODUCTS = [(1024, 320, 320), (1024, 320, 2560), (256, 640, 640), (64, 1280, 10240)]
+PRODUCTS = [(1024, 320, 320), (1024, 320, 2560), (256, 640, 640), (64, 1280, 1280), (64, 1280, 10240), (16, 1280, 1280)]
 """Rows, inputs, outputs."""
 
 Pair = dict[str, Callable[[], Tensor]]
@@ -41,7 +42,9 @@ def main() -> None:
         size = (channels_in, channels_out, side)
         compare(f"convolution {size}", *convolution(*size))
     for rows, inputs, outputs in PRODUCTS:
-        compare(f"fp32 layer with LoRA {(rows, inputs, outputs)}", *product(rows, inputs, outputs))
+        for dtype in (torch.bfloat16, torch.float32):
+            name = f"{str(dtype).removeprefix('torch.')} layer with LoRA {(rows, inputs, outputs)}"
+            compare(name, *product(rows, inputs, outputs, dtype))
 
 
 def attention(queries: int, keys: int, width: int) -> tuple[Pair, list[Tensor]]:
@@ -71,17 +74,22 @@ def convolution(channels_in: int, channels_out: int, side: int) -> tuple[Pair, l
 
     return {
         "theirs": lambda: all_of(lambda weight: F.conv2d(x, weight, padding=1)),
-        "ours": lambda: all_of(lambda weight: small_convolution(x, weight, None)),
+        "ours": lambda: all_of(lambda weight: convolution_as_product(x, weight, None)),
     }, [x]
 
 
-def product(rows: int, inputs: int, outputs: int) -> tuple[Pair, list[Tensor]]:
-    """A frozen fp32 layer with a LoRA of rank 32."""
-    x, weight = torch.randn(rows, inputs).requires_grad_(), torch.randn(outputs, inputs)
+def product(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> tuple[Pair, list[Tensor]]:
+    """Frozen layers with one LoRA of rank 32. Several weights, for the same reason."""
+    x = torch.randn(rows, inputs).to(dtype).requires_grad_()
+    weights = [torch.randn(outputs, inputs).to(dtype) for _ in range(4)]
     down, up = torch.randn(32, inputs).requires_grad_(), torch.randn(outputs, 32).requires_grad_()
+
+    def plain(weight: Tensor) -> Tensor:
+        return F.linear(x, weight) + F.linear(F.linear(x, down.to(dtype)), up.to(dtype)) * 0.5
+
     return {
-        "theirs": lambda: F.linear(x, weight) + F.linear(F.linear(x, down), up) * 0.5,
-        "ours": lambda: low_rank_linear(x, weight, None, down, up, 0.5),
+        "theirs": lambda: torch.stack([plain(weight) for weight in weights]),
+        "ours": lambda: torch.stack([low_rank_linear(x, weight, None, down, up, 0.5) for weight in weights]),
     }, [x, down, up]
 
 

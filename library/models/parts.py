@@ -11,11 +11,11 @@ from torch import nn
 
 from library.core.errors import UserError
 from library.core.memory import give_back_memory, is_out_of_memory, needing_memory
-from library.models.attention.processor import use_plain_attention
+from library.kernels.convolution import freeze_convolutions
 from library.models.checkpoint import Component
-from library.models.convolution import speed_up_small
 from library.models.offload import swap_blocks
 from library.models.original_names import without_text_model_level
+from library.models.plain_attention import use_plain_attention
 from library.models.quantised import PACKINGS
 from library.models.weights import fill
 
@@ -96,8 +96,7 @@ def load_unet(
         home=torch.device("cpu") if blocks_to_swap else None,
         memory_format=torch.channels_last,
     )
-    if device.type == "cpu" and dtype == torch.bfloat16 and quantised == "none":
-        speed_up_small(unet)
+    freeze_convolutions(unet)
     if blocks_to_swap:
         swap_blocks(unet, blocks_to_swap, device)
     if attention == "xformers":

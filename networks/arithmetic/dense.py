@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from networks.algorithm import Base, Moment, Size
-from networks.arithmetic.side_path import alpha_in_file, rescaling
+from networks.algorithm import Base, ForwardContext, Size
+from networks.arithmetic.side_path import alpha_or, rescaling
 from networks.tensors import copy_into
 
 Parts = tuple[Tensor, ...]
@@ -102,9 +102,9 @@ class FactoredAdapter(nn.Module):
         for name, value in factors.items():
             self.register_parameter(name, nn.Parameter(value.to(host.weight.device)))
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output plus that of the change."""
-        change = multiply(x, self.form, list(self.parameters()), self.size.scale * moment.multiplier)
+        change = multiply(x, self.form, list(self.parameters()), self.size.scale * context.multiplier)
         if self.training and self.dropouts.any:
             change = self.dropouts(change, self.output_axis)
         y = base(x)
@@ -124,7 +124,7 @@ class FactoredAdapter(nn.Module):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the factors; where the file's alpha is another, the last is rescaled so that the change is the file's."""
-        factor = rescaling(alpha_in_file(tensors, self.size.rank), self.size.alpha)
+        factor = rescaling(alpha_or(tensors, self.size.rank), self.size.alpha)
         copy_into(dict(self.named_parameters()), tensors, optional=("alpha",))
         if self.form.scaled and factor != 1:
             with torch.no_grad():

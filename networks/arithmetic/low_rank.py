@@ -11,13 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
+
+from library.kernels.build import are_for
+from library.kernels.matmul import sum_of_products
 
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-"""oneDNN's product, where this PyTorch has it."""
+"""oneDNN's product, where this PyTorch has it: MKL, PyTorch's choice for fp32, is far slower on AMD's processors."""
+
+Factors = tuple[Tensor, Tensor]
+"""Two matrices whose product is wanted, (N, K) and (K, M)."""
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -27,8 +32,8 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
         down, up = down_RI.to(x.dtype), up_OR.to(x.dtype)
-        scaled_NR = _scaled_product(x_NI, down.t(), scale)
-        y_NO = _linear(x_NI, weight_OI, bias_O).addmm_(scaled_NR, up.t())
+        scaled_NR = _product(x_NI, down.t(), scale)
+        y_NO = _sum_of_two((x_NI, weight_OI.t()), (scaled_NR, up.t()), bias_O)
         down_learns, up_learns = ctx.needs_input_grad[3:5]
         ctx.save_for_backward(x if down_learns else None, weight_OI, down, up, scaled_NR if up_learns else None)
         ctx.scale, ctx.master_dtype, ctx.shape = scale, up_OR.dtype, x.shape
@@ -39,14 +44,14 @@ class _LowRankLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_OI, down_RI, up_OR, scaled_NR = ctx.saved_tensors
         grad_NO = grad.reshape(-1, grad.shape[-1])
-        grad_NR = _scaled_product(grad_NO, up_OR, ctx.scale)
+        grad_NR = _product(grad_NO, up_OR, ctx.scale)
         grad_x = grad_down = grad_up = None
         if ctx.needs_input_grad[0]:
-            grad_x = _linear(grad_NO, weight_OI.t(), None).addmm_(grad_NR, down_RI).view(ctx.shape)
+            grad_x = _sum_of_two((grad_NO, weight_OI), (grad_NR, down_RI)).view(ctx.shape)
         if ctx.needs_input_grad[3]:
-            grad_down = torch.mm(grad_NR.t(), x.reshape(-1, x.shape[-1])).to(ctx.master_dtype)
+            grad_down = _product(grad_NR.t(), x.reshape(-1, x.shape[-1]), dtype=ctx.master_dtype)
         if ctx.needs_input_grad[4]:
-            grad_up = torch.mm(scaled_NR.t(), grad_NO).t().to(ctx.master_dtype)  # quicker this way round
+            grad_up = _product(scaled_NR.t(), grad_NO, dtype=ctx.master_dtype).t()  # quicker this way round
         return grad_x, None, None, grad_down, grad_up, None
 
 
@@ -72,40 +77,20 @@ def low_rank_pointwise(
     return low_rank_linear(x_BhwI, weight_OI, bias_O, down_RI, up_OR, scale).permute(0, 3, 1, 2)
 
 
-class _FrozenConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias_O: Tensor | None, *where: Any) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.shape, ctx.where = x.shape, where
-        return F.conv2d(x, weight, bias_O, *where)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        grad_x = conv2d_input(ctx.shape, weight, grad, *ctx.where) if ctx.needs_input_grad[0] else None
-        return grad_x, None, None, None, None, None
+def _sum_of_two(frozen: Factors, low_rank: Factors, bias_O: Tensor | None = None) -> Tensor:
+    """a b + c d + bias."""
+    if are_for(frozen[0]):
+        return sum_of_products(frozen, low_rank, bias_M=bias_O)
+    a_NK, b_KM = frozen
+    if a_NK.device.type == "cpu" and a_NK.dtype == torch.float32 and ONEDNN_LINEAR is not None:
+        product: Tensor = ONEDNN_LINEAR(a_NK, b_KM.t(), bias_O, "none", [], "")
+    else:
+        product = F.linear(a_NK, b_KM.t(), bias_O)
+    return product.addmm_(*low_rank)
 
 
-def frozen_conv2d(x: Tensor, weight: Tensor, bias_O: Tensor | None, like: nn.Conv2d) -> Tensor:
-    """A convolution without groups whose weight gets no gradient, for which x is not kept.
-
-    Args:
-        x: (B, I, h, w).
-        weight: (O, I, kh, kw), in x's type.
-        like: its stride, padding and dilation hold.
-    """
-    result: Tensor = _FrozenConvolution.apply(x, weight, bias_O, like.stride, like.padding, like.dilation)
-    return result
-
-
-def _linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """F.linear; on the CPU in fp32 through oneDNN, since MKL, PyTorch's choice there, is far slower on AMD's processors."""
-    if x_NI.device.type == "cpu" and x_NI.dtype == torch.float32 and ONEDNN_LINEAR is not None:
-        return ONEDNN_LINEAR(x_NI, weight_OI, bias_O, "none", [], "")
-    return F.linear(x_NI, weight_OI, bias_O)
-
-
-def _scaled_product(a_NK: Tensor, b_KM: Tensor, scale: float) -> Tensor:
-    """scale · a b in one product."""
-    return torch.addmm(a_NK.new_empty(()), a_NK, b_KM, beta=0, alpha=scale)
+def _product(a_NK: Tensor, b_KM: Tensor, scale: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
+    """scale · a b, of the factors' type or another."""
+    if are_for(a_NK) and dtype in (None, torch.float32):
+        return sum_of_products((a_NK, b_KM), scale=scale, dtype=dtype or a_NK.dtype)
+    return torch.addmm(a_NK.new_empty(()), a_NK, b_KM, beta=0, alpha=scale).to(dtype or a_NK.dtype)

@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 
 from library.config.schema.fields import option
 from library.lora_files.names.oft import limited
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.host_weight import whole_weight
-from networks.arithmetic.side_path import alpha_in_file
+from networks.arithmetic.side_path import alpha_or
 from networks.tensors import copy_into
 
 Turn = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ class RotationSize(Size):
 
 def rotation_size(rank: int, tensors: Mapping[str, Tensor]) -> RotationSize:
     """The size of a site in a file, whose alpha is 0 where it has none."""
-    return RotationSize(rank, alpha_in_file(tensors, 0), rescaled="rescale" in tensors)
+    return RotationSize(rank, alpha_or(tensors, 0), rescaled="rescale" in tensors)
 
 
 class RotationAdapter(nn.Module):
@@ -78,11 +78,11 @@ class RotationAdapter(nn.Module):
         rescaled = size.rescaled if isinstance(size, RotationSize) else options.rescaled
         self.rescale = nn.Parameter(torch.ones(self.outputs, device=device)) if rescaled else None
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output, turned."""
         y, bias = base(x), base.module.bias
         values = y.movedim(1, -1) if y.dim() == 4 else y
-        change = self._change(values if bias is None else values - bias) * moment.multiplier
+        change = self._change(values if bias is None else values - bias) * context.multiplier
         return y + (change.movedim(-1, 1) if y.dim() == 4 else change)
 
     def delta(self) -> Tensor:
@@ -101,7 +101,7 @@ class RotationAdapter(nn.Module):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take blocks and factors; blocks keep to the limit of their file, and in use to the network's own."""
-        file_limit = self.outputs * alpha_in_file(tensors, 0)
+        file_limit = self.outputs * alpha_or(tensors, 0)
         targets: dict[str, Tensor] = {"oft_blocks": self.oft_blocks}
         if self.rescale is not None:
             targets["rescale"] = self.rescale.view(self._rescale_shape())

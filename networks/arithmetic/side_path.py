@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from library.kernels.convolution import frozen_conv2d
+from library.lora_files.low_rank.factors import alpha_in_file
 from library.lora_files.names.keys import Site
 from networks.algorithm import Base, Size
-from networks.arithmetic.low_rank import frozen_conv2d, low_rank_linear, low_rank_pointwise
+from networks.arithmetic.low_rank import low_rank_linear, low_rank_pointwise
 
 
 class SidePath:
@@ -45,7 +47,7 @@ class SidePath:
         inner = project_down(x, down.to(x.dtype), base.module)
         if between is not None:
             inner = between(inner)
-        y = base(x) if down.requires_grad else _frozen_output(x, base)
+        y = base(x)
         change = project_up(inner, (up * scale).to(x.dtype))
         return y.add_(change) if base.plain else y + change
 
@@ -62,24 +64,21 @@ class LowRankFiles:
         if "lora_down.weight" not in tensors or "dora_scale" in tensors:
             return None
         rank = tensors["lora_down.weight"].shape[0]
-        return Size(rank, alpha_in_file(tensors, rank))
+        return Size(rank, alpha_or(tensors, rank))
 
     def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
         """Of both matrices."""
         return dict(zip(("lora_down.weight", "lora_up.weight"), matrix_shapes(site.module, size.rank), strict=True))
 
 
-def alpha_in_file(tensors: Mapping[str, Tensor], rank: int) -> float:
-    """Alpha of a site; the rank where the file has none.
+def alpha_or(tensors: Mapping[str, Tensor], otherwise: float) -> float:
+    """The alpha among a site's tensors, where it has one.
 
     Raises:
         ValueError: it is not one finite number.
     """
-    if "alpha" not in tensors:
-        return float(rank)
-    if tensors["alpha"].numel() != 1 or not tensors["alpha"].isfinite().all() or tensors["alpha"].is_complex():
-        raise ValueError("alpha is not one finite number")
-    return float(tensors["alpha"])
+    alpha = alpha_in_file(tensors)
+    return float(otherwise) if alpha is None else alpha
 
 
 def rescaling(in_file: float, own: float) -> float:
@@ -126,11 +125,3 @@ def project_down(x: Tensor, down: Tensor, host: nn.Linear | nn.Conv2d) -> Tensor
 def project_up(inner: Tensor, up: Tensor) -> Tensor:
     """The rank-sized values through B."""
     return F.linear(inner, up) if up.dim() == 2 else F.conv2d(inner, up)
-
-
-def _frozen_output(x: Tensor, base: Base) -> Tensor:
-    """`base(x)`; a convolution without keeping x, which PyTorch's own keeps even where its weight is frozen."""
-    host = base.module
-    if base.plain and isinstance(host, nn.Conv2d) and host.groups == 1 and host.padding_mode == "zeros":
-        return frozen_conv2d(x, host.weight, host.bias, host)
-    return base(x)

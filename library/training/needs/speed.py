@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from library.models.attention.compiled import compiled_attention, suits
+from library.kernels.attention import compiled_attention, suits
 from library.training.needs.work import Kind, Operation, Tally, Work
 
 TIMED = 0.04

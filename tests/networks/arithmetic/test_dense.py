@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from library.lora_files.names.keys import Site, kind_of
 from library.models.quantised import PACKINGS, quantise
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.dense import ChangeDropouts, multiply
 from networks.loha import LoHa, LoHaOptions
 from networks.lokr import LoKr, LoKrOptions
@@ -57,7 +57,7 @@ def test_acts_and_learns_as_a_layer_with_its_delta(kind, host):
     host = host().double()
     adapter = trained_adapter(kind, host).double()
     x = inputs(host, torch.float64).requires_grad_()
-    y = adapter(x, base_of(host), Moment(multiplier=0.7))
+    y = adapter(x, base_of(host), ForwardContext(multiplier=0.7))
     weight = host.weight + 0.7 * adapter.delta()
     if isinstance(host, nn.Linear):
         expected = F.linear(x, weight, host.bias)
@@ -87,7 +87,7 @@ def test_the_gradient_of_half_precision_inputs_reaches_fp32_factors(kind):
     host = nn.Linear(24, 16).bfloat16()
     adapter = trained_adapter(kind, host)
     x = inputs(host, torch.bfloat16).requires_grad_()
-    y = adapter(x, base_of(host), Moment())
+    y = adapter(x, base_of(host), ForwardContext())
     y.float().square().sum().backward()
     weight = host.weight.float() + adapter.delta()
     exact = F.linear(x.float(), weight, host.bias.float())
@@ -103,13 +103,13 @@ def test_changes_that_half_precision_could_not_add_to_the_weight_act():
     with torch.no_grad():
         host.weight.fill_(1.0)
     adapter = trained_adapter(KINDS["lokr"], host)
-    moment = Moment(multiplier=2.0**-12 / adapter.delta().abs().max().item())
+    context = ForwardContext(multiplier=2.0**-12 / adapter.delta().abs().max().item())
     x = torch.zeros(1, 24, dtype=torch.bfloat16)
     x[0, 3], x[0, 4], host.bias = 64.0, -64.0, None  # the frozen part cancels out
-    change = adapter.delta().detach() * moment.multiplier
+    change = adapter.delta().detach() * context.multiplier
     assert torch.equal((host.weight + change.bfloat16()), host.weight)
     expected = change[:, 3] * 64 - change[:, 4] * 64
-    torch.testing.assert_close(adapter(x, base_of(host), moment)[0].float(), expected, rtol=0.03, atol=1e-4)
+    torch.testing.assert_close(adapter(x, base_of(host), context)[0].float(), expected, rtol=0.03, atol=1e-4)
 
 
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
@@ -121,7 +121,7 @@ def test_quantised_hosts(kind, host):
     adapter = trained_adapter(kind, host)
     x = inputs(host)
     expected = host(x) + multiply(x, adapter.form, list(adapter.parameters()), adapter.size.scale)
-    torch.testing.assert_close(adapter(x, Base(host, host.forward, plain=False), Moment()), expected)
+    torch.testing.assert_close(adapter(x, Base(host, host.forward, plain=False), ForwardContext()), expected)
     assert adapter.delta().shape == host.shape
 
 
@@ -132,9 +132,9 @@ def test_dropouts_act_on_the_change_alone_and_in_training_alone(host):
     frozen = host(x)
     for options in (LoHaOptions(rank_dropout=1.0), LoHaOptions(module_dropout=1.0)):
         adapter = trained_adapter(LoHa(options), host)
-        assert torch.equal(adapter(x, base_of(host), Moment()), frozen)
+        assert torch.equal(adapter(x, base_of(host), ForwardContext()), frozen)
         adapter.eval()
-        assert not torch.allclose(adapter(x, base_of(host), Moment()), frozen)
+        assert not torch.allclose(adapter(x, base_of(host), ForwardContext()), frozen)
 
 
 def test_dropped_outputs_are_those_of_the_whole_batch_and_keep_the_mean():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from library.kernels.convolution import freeze_convolutions
 from networks.algorithm import Base
-from networks.arithmetic.low_rank import frozen_conv2d
 from networks.arithmetic.side_path import SidePath, product, product_norm
 
 HOSTS = [
@@ -43,7 +45,8 @@ def matrices(host, rank=3):
 @pytest.mark.parametrize(("host", "shape"), HOSTS, ids=str)
 @pytest.mark.parametrize("between", [None, lambda inner: inner * 2], ids=["straight", "between"])
 def test_where_down_is_frozen_x_is_not_kept(host, shape, between):
-    host.requires_grad_(False)
+    host = deepcopy(host).requires_grad_(False)
+    freeze_convolutions(host)
     down, up = matrices(host)
     x = torch.randn(shape, requires_grad=True)
     base, path = Base(host, host.forward, plain=True), SidePath(host)
@@ -72,15 +75,6 @@ def test_gradients_with_frozen_down_are_those_of_the_formula(host, shape):
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
     for found, wanted in zip(torch.autograd.grad(y, (x, up), grad), of_formula):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("settings", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}], ids=str)
-def test_frozen_convolution(settings):
-    like = nn.Conv2d(3, 4, 3, **settings)
-    weight, bias = torch.randn(5, 3, 3, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    x = torch.randn(2, 3, 8, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(frozen_conv2d(x, weight, bias, like), F.conv2d(x, weight, bias, **settings))
-    assert torch.autograd.gradcheck(lambda x: frozen_conv2d(x, weight, bias, like), (x,))
 
 
 @pytest.mark.parametrize(("host", "shape"), HOSTS, ids=str)

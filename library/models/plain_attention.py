@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from library.core.errors import UserError
-from library.models.attention.compiled import compiled_attention, suits
+from library.kernels.attention import compiled_attention, suits
 
 
 def use_plain_attention(unet: Any, compiles: bool) -> None:

@@ -2,23 +2,15 @@
  * (Dao et al. 2022, algorithm 1; Dao 2023, algorithm 2; softmax by Milakov & Gimelshein 2018).
  *
  * All tensors but `lse` are (batch, tokens, heads * D), contiguous, as the projections make them. Products accumulate
- * in fp32; probabilities and their gradients are rounded to bf16 only where a product reads them. A call works on piece
- * after piece until `next` says that none is left, so any number of threads may call at once.
+ * in fp32; probabilities and their gradients are rounded to bf16 only where a product reads them.
  *
  * Letters: T queries, S keys, D width of a head (even), P = D padded to whole vectors.
  */
-#include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
-typedef uint16_t bf16;
-typedef uint32_t pair; /* two neighbours along the summed axis, as the dot-product instruction takes them */
+#include "tiles.h"
 
 enum {
-    LANES = 16,
-    TILE = 64,  /* keys of a packed tile */
     ROWS = 64,  /* queries of a block */
     KEYS = 512, /* keys of a block */
     SPAN = 256, /* queries of a piece of the forward pass */
@@ -30,9 +22,6 @@ typedef struct {
 } Shape;
 
 #define LOG2_E 1.44269504088896340736f
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 INLINE float widen(bf16 x) {
     uint32_t bits = (uint32_t)x << 16;
     float f;
@@ -40,16 +29,11 @@ INLINE float widen(bf16 x) {
     return f;
 }
 
-static void *block(int64_t bytes) { return aligned_alloc(64, padded(bytes, 64)); }
-
 /* For what is padded: a zero adds nothing, whatever it meets. */
 static void *zeros(int64_t bytes) {
     void *memory = block(bytes);
     return memory ? memset(memory, 0, padded(bytes, 64)) : memory;
 }
-
-/* The lanes of a vector whose number is below n. */
-INLINE __mmask16 lanes_below(int64_t n) { return n >= LANES ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
 
 /* 2^x, x <= 0: Taylor's series of 2^f around the nearest integer, relative error below 3e-6. */
 INLINE __m512 exp2_vector(__m512 x) {
@@ -64,56 +48,7 @@ INLINE __m512 exp2_vector(__m512 x) {
     return _mm512_scalef_ps(y, n);
 }
 
-/* C[rows, 16 * vectors] (+)= A B. A: word [row * a_row + k * a_k]; B: words [k * b_k + column]; k counts pairs. */
-INLINE void product(int rows, int vectors, int add, const pair *A, int64_t a_row, int64_t a_k, const pair *B,
-                    int64_t b_k, float *C, int64_t c_row, int64_t pairs) {
-    __m512 sum[8][5];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? _mm512_loadu_ps(C + r * c_row + v * LANES) : _mm512_setzero_ps();
-    for (int64_t k = 0; k < pairs; k++) {
-        __m512bh b[5];
-        for (int v = 0; v < vectors; v++) b[v] = (__m512bh)_mm512_loadu_si512(B + k * b_k + v * LANES);
-        for (int r = 0; r < rows; r++) {
-            __m512bh a = (__m512bh)_mm512_set1_epi32((int)A[r * a_row + k * a_k]);
-            for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], a, b[v]);
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) _mm512_storeu_ps(C + r * c_row + v * LANES, sum[r][v]);
-}
-
-/* How many of the vectors that are left to take at once: what divides them, else four. */
-static int64_t step_of(int64_t left) {
-    for (int64_t step = 5; step > 2; step--)
-        if (left % step == 0) return step;
-    return left < 4 ? left : 4;
-}
-
-/* `product` for any number of columns and a number of rows that 8 divides; its sizes must be constants. */
-static void multiply(int64_t rows, int64_t columns, int add, const pair *A, int64_t a_row, int64_t a_k, const pair *B,
-                     int64_t b_k, float *C, int64_t c_row, int64_t pairs) {
-#define STRIPE(height, vectors)                                                                              \
-    case vectors:                                                                                            \
-        for (int64_t r = 0; r < rows; r += height)                                                           \
-            if (add)                                                                                         \
-                product(height, vectors, 1, A + r * a_row, a_row, a_k, b, b_k, c + r * c_row, c_row, pairs); \
-            else                                                                                             \
-                product(height, vectors, 0, A + r * a_row, a_row, a_k, b, b_k, c + r * c_row, c_row, pairs); \
-        break;
-    for (int64_t done = 0, step; done < columns / LANES; done += step) {
-        const pair *b = B + done * LANES;
-        float *c = C + done * LANES;
-        switch (step = step_of(columns / LANES - done)) {
-            STRIPE(4, 5)
-            STRIPE(4, 4)
-            STRIPE(8, 3)
-            STRIPE(8, 2)
-            STRIPE(8, 1)
-        }
-    }
-#undef STRIPE
-}
+static const Ahead NOTHING = {0};
 
 /* Tokens as rows, contiguous: (N, D). */
 static void pack_rows(const bf16 *from, int64_t stride, int64_t N, int64_t D, bf16 *to) {
@@ -154,7 +89,7 @@ INLINE int64_t start_of(const Shape *s, int64_t head, int64_t tokens) {
 INLINE void scores_of(const bf16 *rows, const pair *columns, int64_t first, int64_t keys, int64_t D, float *scores) {
     for (int64_t j = 0; j < keys; j += TILE)
         multiply(ROWS, TILE, 0, (const pair *)rows, D / 2, 1, columns + (first + j) / TILE * TILE * (D / 2), TILE,
-                 scores + j, KEYS, D / 2);
+                 scores + j, KEYS, D / 2, NOTHING);
 }
 
 /* Probabilities of a row of scores, relative to the highest so far; returns by what earlier sums shrink. */
@@ -206,7 +141,7 @@ static int forward_span(const Shape *s, int64_t head, int64_t first, int64_t end
                         _mm512_storeu_ps(sums + r * P + d,
                                          _mm512_mul_ps(_mm512_loadu_ps(sums + r * P + d), _mm512_set1_ps(shrink)));
             }
-            multiply(ROWS, P, 1, probabilities, KEYS / 2, 1, values + j / 2 * P, P, sums, P, keys / 2);
+            multiply(ROWS, P, 1, probabilities, KEYS / 2, 1, values + j / 2 * P, P, sums, P, keys / 2, NOTHING);
         }
         for (int64_t r = 0; r < count; r++) {
             store_row(sums + r * P, D, 1 / total[r], out + at_q + (t + r) * width);
@@ -286,9 +221,9 @@ static int backward_head(const Shape *s, int64_t head, const bf16 *q, const bf16
             scores_of(q_rows + t * D, k_columns, j, keys, D, scores);
             scores_of(g_rows + t * D, v_columns, j, keys, D, dp);
             score_gradients(T - t, keys, real, s->scale, scores, dp, level + t, delta + t, p_pairs, ds_pairs, ds_rows);
-            multiply(keys, P, 1, p_pairs, 1, KEYS, g_pairs + t / 2 * P, P, dv, P, ROWS / 2);
-            multiply(keys, P, 1, ds_pairs, 1, KEYS, q_pairs + t / 2 * P, P, dk, P, ROWS / 2);
-            multiply(ROWS, P, 1, (pair *)ds_rows, KEYS / 2, 1, k_pairs + j / 2 * P, P, dq + t * P, P, keys / 2);
+            multiply(keys, P, 1, p_pairs, 1, KEYS, g_pairs + t / 2 * P, P, dv, P, ROWS / 2, NOTHING);
+            multiply(keys, P, 1, ds_pairs, 1, KEYS, q_pairs + t / 2 * P, P, dk, P, ROWS / 2, NOTHING);
+            multiply(ROWS, P, 1, (pair *)ds_rows, KEYS / 2, 1, k_pairs + j / 2 * P, P, dq + t * P, P, keys / 2, NOTHING);
         }
         for (int64_t i = 0; i < real; i++) {
             int64_t at = at_k + (j + i) * width;
@@ -301,20 +236,40 @@ static int backward_head(const Shape *s, int64_t head, const bf16 *q, const bf16
     return failed;
 }
 
-/* lse (batch, heads, T): base-2 logarithm of each query's sum. Returns 0, or 1 where memory is short. */
-int attention_forward(const Shape *s, int64_t *next, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out,
-                      float *lse) {
-    int64_t spans = (s->T + SPAN - 1) / SPAN;
-    for (int64_t n; (n = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < s->batch * s->heads * spans;) {
-        int64_t first = n % spans * SPAN, end = first + SPAN < s->T ? first + SPAN : s->T;
-        if (forward_span(s, n / spans, first, end, q, k, v, out, lse)) return 1;
+typedef struct {
+    const Shape *shape;
+    const bf16 *q, *k, *v, *out, *grad; /* the last two for the gradients alone */
+    bf16 *to[3];                        /* the output; or the gradients of q, k and v */
+    float *lse;
+    Pieces pieces;
+} Call;
+
+static void forward_pieces(void *data) {
+    Call *c = data;
+    const int64_t T = c->shape->T, spans = parts_of(T, SPAN);
+    for (int64_t n; !c->pieces.failed && (n = take(&c->pieces)) < c->pieces.count;) {
+        const int64_t first = n % spans * SPAN, end = smaller(first + SPAN, T);
+        if (forward_span(c->shape, n / spans, first, end, c->q, c->k, c->v, c->to[0], c->lse)) c->pieces.failed = 1;
     }
-    return 0;
 }
 
-int attention_backward(const Shape *s, int64_t *next, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out,
-                       const bf16 *grad, const float *lse, bf16 *grad_q, bf16 *grad_k, bf16 *grad_v) {
-    for (int64_t n; (n = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < s->batch * s->heads;)
-        if (backward_head(s, n, q, k, v, out, grad, lse, grad_q, grad_k, grad_v)) return 1;
-    return 0;
+static void backward_pieces(void *data) {
+    Call *c = data;
+    for (int64_t n; !c->pieces.failed && (n = take(&c->pieces)) < c->pieces.count;)
+        if (backward_head(c->shape, n, c->q, c->k, c->v, c->out, c->grad, c->lse, c->to[0], c->to[1], c->to[2]))
+            c->pieces.failed = 1;
+}
+
+/* lse (batch, heads, T): base-2 logarithm of each query's sum. Returns 0, or 1 where memory is short. */
+int attention_forward(const Shape *s, int threads, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, float *lse) {
+    Call call = {s, q, k, v, NULL, NULL, {out}, lse, {s->batch * s->heads * parts_of(s->T, SPAN), 0, 0}};
+    GOMP_parallel(forward_pieces, &call, threads, 0);
+    return call.pieces.failed;
+}
+
+int attention_backward(const Shape *s, int threads, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out,
+                       const bf16 *grad, float *lse, bf16 *grad_q, bf16 *grad_k, bf16 *grad_v) {
+    Call call = {s, q, k, v, out, grad, {grad_q, grad_k, grad_v}, lse, {s->batch * s->heads, 0, 0}};
+    GOMP_parallel(backward_pieces, &call, threads, 0);
+    return call.pieces.failed;
 }

@@ -1,0 +1,80 @@
+"""Products of bf16 matrices by our kernel for CPUs: sums of products in one, rounded once.
+
+Letters: N rows, M columns, K what is summed over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from library.kernels.build import call
+
+MOST = 2
+"""Products in a sum."""
+
+
+class Factors(ctypes.Structure):
+    """The `Factors` of matmul.c."""
+
+    _fields_ = [("A", ctypes.c_void_p), ("B", ctypes.c_void_p)] + [
+        (name, ctypes.c_int64) for name in ("K", "a_row", "b_k", "b_m")
+    ]
+
+
+class Product(ctypes.Structure):
+    """The `Product` of matmul.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("N", "M", "count")),
+        ("factors", Factors * MOST),
+        ("bias", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("in_fp32", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    ]
+
+
+def sum_of_products(
+    *factors: tuple[Tensor, Tensor],
+    bias_M: Tensor | None = None,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
+    """scale · Σ a b + bias, (N, M) in `dtype`, bf16 or fp32.
+
+    Args:
+        factors: a (N, K) and b (K, M), bf16, on the CPU, one or two; K may differ between them.
+        bias_M: bf16.
+    """
+    rows = [_of_even_length(a_NK) for a_NK, _ in factors]
+    columns = [b_KM if 1 in b_KM.stride() else b_KM.contiguous() for _, b_KM in factors]
+    out_NM = rows[0].new_empty(len(rows[0]), columns[0].shape[1], dtype=dtype)
+    described = [_described(a_NK, b_KM) for a_NK, b_KM in zip(rows, columns)]
+    bias = None if bias_M is None else bias_M.contiguous()
+    product = Product(
+        *out_NM.shape,
+        len(described),
+        (Factors * MOST)(*described),
+        None if bias is None else bias.data_ptr(),
+        out_NM.data_ptr(),
+        dtype == torch.float32,
+        scale,
+    )
+    call("matmul", product)
+    return out_NM
+
+
+def _described(a_NK: Tensor, b_KM: Tensor) -> Factors:
+    return Factors(a_NK.data_ptr(), b_KM.data_ptr(), len(b_KM), a_NK.stride(0), *b_KM.stride())
+
+
+def _of_even_length(a_NK: Tensor) -> Tensor:
+    """The matrix with contiguous rows of an even length; what is added is zero."""
+    if a_NK.shape[1] % 2 == 0:
+        return a_NK.contiguous()
+    even = a_NK.new_zeros(a_NK.shape[0], a_NK.shape[1] + 1)
+    even[:, :-1] = a_NK
+    return even
