@@ -97,6 +97,15 @@ def _loaded(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> tuple[Any, 
     try:
         processor = AutoProcessor.from_pretrained(folder, **local)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **local, **safe)
+    except ImportError as error:
+        raise UserError(
+            f"the captioner in {folder} needs a package that is not installed: {str(error).strip()} Install it, and start again."
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights of the captioner in {folder} cannot be loaded: {str(error).strip()} Where they do not fit its config.json, "
+            "download both again from one place."
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the captioner in {folder} cannot be loaded: {error} Folders of BLIP, BLIP-2, GIT, Florence-2, LLaVA and their like can be, "

@@ -27,7 +27,7 @@ from library.core.errors import Exit, UserError
 from library.core.terminal import harmless
 from library.core.wording import how_many
 from library.data.cache.contents import KINDS, Contents, contents, verify
-from library.data.cache.keys import cache_folder
+from library.data.cache.keys import cache_folder, manifest_file
 from library.data.cache.pruning import least_used, prune
 from library.data.index.manifest import open_manifest
 
@@ -46,22 +46,22 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     folder = cache_folder(arguments.cache_dir)
     if not folder.is_dir():
-        return missing(folder, arguments.action)
+        return tell_of_no_folder(folder, arguments.action)
     if arguments.action == "verify":
-        return read(folder)
+        return verify_caches(folder)
     if arguments.action == "prune":
-        remove(folder, arguments.unused_for, arguments.max_size, arguments.dry_run)
+        prune_caches(folder, arguments.unused_for, arguments.max_size, arguments.dry_run)
     else:
-        show(folder)
+        show_caches(folder)
     return Exit.COMPLETE
 
 
-def missing(folder: Path, action: str) -> Exit:
+def tell_of_no_folder(folder: Path, action: str) -> Exit:
     """Say that there is no such folder, which is a mistake of who wants something done to it."""
     text = f"there is no folder {folder}: nothing has been cached there. --cache_dir names another one."
     if action != "show":
         raise UserError(text)
-    say(text)
+    print_harmless(text)
     return Exit.COMPLETE
 
 
@@ -71,13 +71,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache_dir", help="folder of the caches, as in the config; unset: ~/.cache/lora-dojo")
     parser.add_argument(
         "--unused_for",
-        type=told(unused_time),
+        type=argument(unused_time),
         metavar="TIME",
         help="prune what nobody has used for so long: 30d, 12h",
     )
     parser.add_argument(
         "--max_size",
-        type=told(size),
+        type=argument(size),
         metavar="SIZE",
         help="prune what was used longest ago until no more is left: 20GB",
     )
@@ -104,34 +104,36 @@ def size(text: str) -> int:
     return round(float(found[1]) * {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}[found[2]])
 
 
-def told(read: Callable[[str], float]) -> Callable[[str], float]:
+def argument(parse_text: Callable[[str], float]) -> Callable[[str], float]:
     """The parser, for argparse: what it expects is said of a mistake."""
 
     def checked(text: str) -> float:
         try:
-            return read(text)
+            return parse_text(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"'{text}' is not {error}") from None
 
     return checked
 
 
-def show(folder: Path) -> None:
+def show_caches(folder: Path) -> None:
     """Print what is where."""
-    say(f"caches in {folder}")
+    print_harmless(f"caches in {folder}")
     for kind in KINDS:
         there = contents(folder / kind)
-        say(f"  {kind:9} {described(there)}")
+        print_harmless(f"  {kind:9} {described(there)}")
         if there.former:
-            say(f"{'':12}and entries of a former layout, which nothing reads: `dojo cache prune` removes them")
+            print_harmless(
+                f"{'':12}and entries of a former layout, which nothing reads: `dojo cache prune` removes them"
+            )
     for name, what in OTHERS.items():
         found = sum(map(size_of, files_of(folder, name)))
         if found:
             kept = (
                 "prune drops what it notes of folders that are gone" if name == "manifest" else "prune leaves it alone"
             )
-            say(f"  {name:9} {amount(found)}: {what}; {kept}")
-    say("Deleting the folder is always safe: it is filled anew.")
+            print_harmless(f"  {name:9} {amount(found)}: {what}; {kept}")
+    print_harmless("Deleting the folder is always safe: it is filled anew.")
 
 
 def described(there: Contents) -> str:
@@ -143,8 +145,8 @@ def described(there: Contents) -> str:
     entries, held = sum(each.entries for each in there.shards), sum(each.size for each in there.shards)
     return ", ".join(
         [
-            f"{entries} {'entries' if entries != 1 else 'entry'}",
-            f"{amount(held)} in {len(used)} shard{'s' * (len(used) != 1)}",
+            how_many(entries, "entry", "entries"),
+            f"{amount(held)} in {how_many(len(used), 'shard')}",
             f"last used {duration(max(0, min(used)))} ago",
             *([f"the longest unused shard {duration(max(used))} ago"] if len(used) > 1 else []),
             *([f"{amount(useless)} superseded or cut off"] if useless else []),
@@ -166,33 +168,41 @@ def size_of(file: Path) -> int:
         return 0
 
 
-def read(folder: Path) -> Exit:
+def verify_caches(folder: Path) -> Exit:
     """Check everything."""
-    damage = False
+    damage = struck_out = False
     for kind in KINDS:
         found = verify(folder / kind, progress=True)
         damage |= bool(found)
-        say(f"{kind}: {how_many(found.entries, 'entry', 'entries')}, {amount(found.bytes)} read")
+        struck_out |= bool(found.damaged or found.indexes)
+        print_harmless(f"{kind}: {how_many(found.entries, 'entry', 'entries')}, {amount(found.bytes)} read")
         for path, (lost, mended) in sorted(found.indexes.items()):
             what = f"{how_many(lost, 'damaged row')}"
             if mended is None:
-                say(
+                print_harmless(
                     f"  {path}: {what}, left as it is since a run adds to it or it is for reading only; verify again later"
                 )
             else:
-                say(
+                print_harmless(
                     f"  {path}: {what} struck out, {how_many(mended.found_again, 'entry', 'entries')} found again in the data"
                 )
         for path in sorted(set(found.damaged)):
-            say(f"  {path}: {how_many(found.damaged.count(path), 'damaged entry', 'damaged entries')} struck out")
-    if damage:
-        say(
+            print_harmless(
+                f"  {path}: {how_many(found.damaged.count(path), 'damaged entry', 'damaged entries')} struck out"
+            )
+        for path in sorted(set(found.left)):
+            count = how_many(found.left.count(path), "damaged entry", "damaged entries")
+            print_harmless(
+                f"  {path}: {count}, which only its owner may strike out; a run that meets one makes it anew for itself"
+            )
+    if struck_out:
+        print_harmless(
             "What was struck out and not found again is made anew by the next run that needs it. Nothing is left for you to do."
         )
     return Exit.MISTAKE if damage else Exit.COMPLETE
 
 
-def remove(folder: Path, unused_for: float | None, max_size: int | None, dry_run: bool) -> None:
+def prune_caches(folder: Path, unused_for: float | None, max_size: int | None, dry_run: bool) -> None:
     """Prune."""
     shards = [each for kind in KINDS for each in contents(folder / kind).shards]
     first = [] if max_size is None else least_used(shards, max_size)
@@ -200,11 +210,11 @@ def remove(folder: Path, unused_for: float | None, max_size: int | None, dry_run
     for kind in KINDS:
         for each in prune(folder / kind, unused_for=unused_for, removed_first=first, dry_run=dry_run, progress=True):
             freed += each.size
-            say(f"{'would be ' * dry_run}{each.done}: {each.what} ({amount(each.size)})")
-    freed += forgotten(folder / "manifest.sqlite", dry_run)
-    say(f"{amount(freed)} {'would be freed' if dry_run else 'freed'}")
+            print_harmless(f"{'would be ' * dry_run}{each.done}: {each.what} ({amount(each.size)})")
+    freed += forgotten(manifest_file(str(folder)), dry_run)
+    print_harmless(f"{amount(freed)} {'would be freed' if dry_run else 'freed'}")
     if unused_for is None and max_size is None:
-        say("What may still be used was kept: --unused_for 30d or --max_size 20GB removes more.")
+        print_harmless("What may still be used was kept: --unused_for 30d or --max_size 20GB removes more.")
 
 
 def forgotten(manifest: Path, dry_run: bool) -> int:
@@ -223,14 +233,14 @@ def forgotten(manifest: Path, dry_run: bool) -> int:
             f"{manifest} cannot be pruned: {error}. Try again when no run looks at its pictures."
         ) from error
     for folder in gone:
-        say(f"{'would be ' * dry_run}forgotten: what was seen in {folder}, which is gone")
+        print_harmless(f"{'would be ' * dry_run}forgotten: what was seen in {folder}, which is gone")
     if dry_run:
         return 0
     freed = max(0, before - size_of(manifest))
-    say(f"the manifest has {how_many(files, 'row')} less ({amount(freed)})")
+    print_harmless(f"the manifest has {how_many(files, 'row')} less ({amount(freed)})")
     return freed
 
 
-def say(text: str) -> None:
+def print_harmless(text: str) -> None:
     """Print what may name files of strangers."""
     print(harmless(text))

@@ -39,7 +39,7 @@ STDOUT = "-"
 
 def main(argv: Sequence[str]) -> int:
     """Look, tell, estimate; returns the exit status."""
-    from library.core.errors import Exit, UserError, UserErrors
+    from library.core.errors import Exit, UserError
     from library.preflight.report import of_mistakes
 
     arguments, options = of_a_run(_parser(), argv)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         report = _checked(arguments, options)
     except UserError as error:
         if arguments.json:
-            _write(of_mistakes(error.messages if isinstance(error, UserErrors) else [str(error)]), arguments.json)
+            _write(of_mistakes(error.messages), arguments.json)
         raise
     if arguments.json:
         _write(report, arguments.json)
@@ -122,7 +122,7 @@ def _checked(arguments: argparse.Namespace, options: Sequence[str]) -> Report:
 
 def _estimated(report: Report, loaded: LoadedConfig, datasets: Sequence[Dataset], survey: Survey) -> Report:
     """With what the run takes; what cannot be built is what the run would end with."""
-    from library.core.errors import UserError, UserErrors
+    from library.core.errors import UserError
     from library.core.runtime import uncollected
     from library.data.checks.findings import Finding
 
@@ -131,8 +131,7 @@ def _estimated(report: Report, loaded: LoadedConfig, datasets: Sequence[Dataset]
     try:
         found = estimate_run(loaded, datasets, survey.pictures)
     except UserError as error:
-        messages = error.messages if isinstance(error, UserErrors) else [str(error)]
-        told = [Finding("setting", "error", "", message) for message in messages]
+        told = [Finding("setting", "error", "", message) for message in error.messages]
         return replace(report, findings=[*report.findings, *told], not_estimated=NOT_READY)
     scarce = found.peak_memory_bytes is not None and found.peak_memory_bytes > (found.free_memory_bytes or math.inf)
     told = [Finding("memory", "warning", "", f"may not suffice: {found.memory_text}")] if scarce else []

@@ -52,6 +52,11 @@ class Subset:
         """Whether the frozen model's own prediction is the target, for captions as they are: sd-scripts' custom attribute."""
         return bool(self.custom_attributes.get("diff_output_preservation"))
 
+    @property
+    def teaches(self) -> bool:
+        """Whether the pictures are of what is to be learnt, rather than of what is to stay as it was."""
+        return not (self.is_reg or self.keeps_output)
+
 
 @dataclass(frozen=True)
 class Dataset:

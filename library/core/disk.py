@@ -49,6 +49,23 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within the block, which reads `path` or what is in it, a failure of the system becomes a mistake of the user's.
+
+    Raises:
+        UserError: something cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else path
+        advice = ADVICE.get(
+            error.errno or 0, "See that it is what its name says and whole, or name another file or folder."
+        )
+        raise UserError(f"{where} cannot be read: {error.strerror or error}. {advice}") from error
+
+
 def stray_failure(error: Exception) -> UserError | None:
     """What to tell of an error that no `writing` has met; None where it is not of the kinds that the user can do something about."""
     number, named = system_error(error), getattr(error, "filename", None)

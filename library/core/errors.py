@@ -31,10 +31,13 @@ class UserError(Exception):
     Args:
         message: what is wrong, where, and how to mend it. What it quotes from files is made harmless to terminals.
         exit_code: status the process ends with.
+
+    `messages` holds each mistake by itself: one, but of `UserErrors`.
     """
 
     def __init__(self, message: str, exit_code: Exit = Exit.MISTAKE) -> None:
         super().__init__(harmless(message))
+        self.messages = [message]
         self.exit_code = exit_code
 
 
@@ -42,12 +45,9 @@ class UserErrors(UserError):
     """Several mistakes found together, shown as one numbered list."""
 
     def __init__(self, messages: Sequence[str]) -> None:
+        listed = "\n".join(f"  {number}. {message}" for number, message in enumerate(messages, start=1))
+        super().__init__(messages[0] if len(messages) == 1 else f"{len(messages)} problems:\n{listed}")
         self.messages = list(messages)
-        if len(self.messages) == 1:
-            super().__init__(self.messages[0])
-            return
-        listed = "\n".join(f"  {number}. {message}" for number, message in enumerate(self.messages, start=1))
-        super().__init__(f"{len(self.messages)} problems:\n{listed}")
 
 
 def raise_all(messages: Sequence[str]) -> None:

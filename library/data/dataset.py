@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from library.config.dataset import Dataset, Subset
 from library.core.errors import UserError, raise_all
+from library.core.hashing import digest, digest_of_many
 from library.core.randomness import python_random
-from library.data.cache.keys import digest, digest_of_many
 from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
 from library.data.examples import Encoded, Material, Role, drawn_placement, example
 from library.data.index.pictures import Picture, Pictures
@@ -27,6 +27,9 @@ EMPTY_PRIOR_SHARE = 0.25
 
 StepKey = tuple[int, int]
 """(optimizer update, which of its accumulated passes), both from 0."""
+
+FINGERPRINT = "3"
+"""Raised when `TrainingData.fingerprint` changes its meaning, so that no former one is taken for a new one."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
                 f"cache_text_encoder_outputs: {', '.join(names)} of {subset.where} makes too many different captions of "
                 f"{picture.path} to encode them all. Turn one of them off."
             )
-        if picture.is_reg or self.prior.prior_prediction_rate <= 0:
+        if not subset.teaches or self.prior.prior_prediction_rate <= 0:
             return set(listed)
         separator = subset.captions.caption_separator
         return {
@@ -218,7 +221,7 @@ class TrainingData(torch.utils.data.Dataset[MicroBatch]):
             f"{p.content} {p.mask_content} {p.dataset} {p.subset} {p.is_reg} {size} {repeats} {p.caption}"
             for p, size, repeats in zip(self.material.pictures, self.material.sizes, self.repeats.tolist())
         )
-        return digest("data", str(self.seed), *batches, *options, digest_of_many(facts))
+        return digest("data", FINGERPRINT, str(self.seed), *batches, *options, digest_of_many(facts))
 
 
 def build_training_data(
@@ -255,7 +258,7 @@ def build_training_data(
     material = _material(datasets, training, stride)
     repeats = balanced_repeats(training)
     batch_sizes = [dataset.buckets.train_batch_size * processes * accumulation for dataset in datasets]
-    buckets = bucketed(material.sizes, training.of_places("dataset"), repeats, batch_sizes)
+    buckets = bucketed(material.sizes, training.of_subsets("dataset"), repeats, batch_sizes)
     validation = ValidationData(_material(datasets, held_out, stride)) if len(held_out) else None
     return TrainingData(
         material, repeats, Plan(buckets, seed), seed, rank, processes, accumulation, prior, max_train_steps, validation
@@ -275,6 +278,6 @@ def _require_triggers(datasets: Sequence[Dataset], prior: Prior) -> None:
             f"prior_prediction_rate {prior.prior_prediction_rate}: needs trigger_word, which is not set for {subset.where}."
             for dataset in datasets
             for subset in dataset.subsets
-            if not subset.is_reg and not subset.trigger_word
+            if subset.teaches and not subset.trigger_word
         ]
     )

@@ -14,7 +14,8 @@ from torch import Tensor
 from library.config.dataset import Dataset, Subset
 from library.config.schema.data import ImageConfig
 from library.core.errors import UserError
-from library.data.cache.keys import content_hash, latent_key, text_key
+from library.core.hashing import content_hash
+from library.data.cache.keys import latent_key, text_key
 from library.data.cache.store import TensorCache, Tensors
 from library.data.index.pictures import Picture, Pictures
 from library.data.pictures.buckets import Size, Sizes

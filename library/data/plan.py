@@ -101,11 +101,6 @@ class Plan:
         """Optimizer updates in one epoch."""
         return int(self._last_batches[-1])
 
-    @property
-    def samples(self) -> int:
-        """Samples in one epoch."""
-        return sum(bucket.samples for bucket in self.buckets)
-
     def batch(self, step: int) -> GlobalBatch:
         """The global batch of an optimizer update, counted from 0 over the whole run."""
         epoch, place = divmod(step, self.updates_per_epoch)
@@ -138,7 +133,11 @@ def share(entries: Sequence[T], rank: int, world: int, micro: int, accumulation:
 
 def training_sizes(pictures: Pictures, datasets: Sequence[Dataset]) -> Sizes:
     """The size at which each picture is trained."""
-    datasets_N, widths_N, heights_N = pictures.of_places("dataset"), pictures.rows_N["width"], pictures.rows_N["height"]
+    datasets_N, widths_N, heights_N = (
+        pictures.of_subsets("dataset"),
+        pictures.rows_N["width"],
+        pictures.rows_N["height"],
+    )
     sizes_N2 = np.zeros((len(pictures), 2), np.int64)
     for number, dataset in enumerate(datasets):
         config, buckets = dataset.buckets, bucket_sizes(dataset.buckets)

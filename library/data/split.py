@@ -13,6 +13,11 @@ from library.core.randomness import derived_seed
 from library.data.index.pictures import Pictures
 
 
+def subsets_that_train(pictures: Pictures, datasets: Sequence[Dataset]) -> list[bool]:
+    """Of each of `pictures.subsets`, whether its pictures are neither of regularisation nor of a dataset that only validates."""
+    return [not facts.is_reg and datasets[facts.dataset].buckets.validation_split < 1 for facts in pictures.subsets]
+
+
 def hold_out(pictures: Pictures, datasets: Sequence[Dataset], seed: int) -> tuple[Pictures, Pictures]:
     """Pictures for training and pictures for validation.
 
@@ -24,7 +29,7 @@ def hold_out(pictures: Pictures, datasets: Sequence[Dataset], seed: int) -> tupl
     Raises:
         UserError: a split cannot be made, or leaves nothing to train.
     """
-    datasets_N, is_reg_N = pictures.of_places("dataset"), pictures.of_places("is_reg").astype(bool)
+    datasets_N, is_reg_N = pictures.of_subsets("dataset"), pictures.of_subsets("is_reg").astype(bool)
     contents_N = pictures.contents_N
     held = [
         _chosen(np.unique(contents_N[(datasets_N == number) & ~is_reg_N]), dataset, seed)
@@ -63,8 +68,8 @@ def balanced_repeats(pictures: Pictures) -> NDArray[np.int32]:
     In each dataset, regularisation pictures are taken in order with their own repeats and then once more each in turn,
     until there are as many of them as training pictures with repeats; what is beyond that is left out (0).
     """
-    repeats_N = pictures.of_places("repeats").astype(np.int32)
-    datasets_N, is_reg_N = pictures.of_places("dataset"), pictures.of_places("is_reg").astype(bool)
+    repeats_N = pictures.of_subsets("repeats").astype(np.int32)
+    datasets_N, is_reg_N = pictures.of_subsets("dataset"), pictures.of_subsets("is_reg").astype(bool)
     for dataset in np.unique(datasets_N[is_reg_N]):
         regularisation = np.flatnonzero((datasets_N == dataset) & is_reg_N)
         wanted = int(repeats_N[(datasets_N == dataset) & ~is_reg_N].sum(dtype=np.int64))

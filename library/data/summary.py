@@ -42,7 +42,7 @@ def summary(data: TrainingData) -> dict[str, Any]:
 def _dataset(data: TrainingData, number: int) -> dict[str, Any]:
     config = data.material.datasets[number].buckets
     pictures, subsets = data.material.pictures, data.material.datasets[number].subsets
-    mine_N, is_reg_N = pictures.of_places("dataset") == number, pictures.of_places("is_reg").astype(bool)
+    mine_N, is_reg_N = pictures.of_subsets("dataset") == number, pictures.of_subsets("is_reg").astype(bool)
     return {
         "is_dreambooth": all(subset.metadata_file is None for subset in subsets),
         "batch_size_per_device": config.train_batch_size,
@@ -86,7 +86,7 @@ def _subset(subset: Subset, count: int) -> dict[str, Any]:
 def _count(data: TrainingData, dataset: int, subset: int) -> int:
     """Different pictures of a subset that are trained."""
     pictures = data.material.pictures
-    mine_N = (pictures.of_places("dataset") == dataset) & (pictures.of_places("subset") == subset)
+    mine_N = (pictures.of_subsets("dataset") == dataset) & (pictures.of_subsets("subset") == subset)
     return int((mine_N & (data.repeats > 0)).sum())
 
 
@@ -116,9 +116,9 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
 def _tag_frequency(pictures: Pictures, dataset: int, subsets: tuple[Subset, ...]) -> dict[str, dict[str, int]]:
     """For each folder, training folders first, how many captions hold each tag; of lines that are never trained, none."""
     frequency: dict[str, Counter[str]] = {}
-    places = [(number, place) for number, place in enumerate(pictures.places) if place.dataset == dataset]
-    for number, place in sorted(places, key=lambda each: each[1].is_reg):
-        subset, rows = subsets[place.subset], np.flatnonzero(pictures.rows_N["place"] == number).tolist()
+    numbered = [(number, facts) for number, facts in enumerate(pictures.subsets) if facts.dataset == dataset]
+    for number, facts in sorted(numbered, key=lambda each: each[1].is_reg):
+        subset, rows = subsets[facts.subset], np.flatnonzero(pictures.rows_N["subset"] == number).tolist()
         counter = frequency.setdefault(_name(subset), Counter()) if rows else Counter()
         for row in rows:
             lines = pictures.caption(row).split("\n")
@@ -135,7 +135,7 @@ def _bucket_info(data: TrainingData, number: int) -> dict[str, Any] | None:
     filled = [bucket for bucket in data.plan.buckets if bucket.dataset == number]
     places = bucket_sizes(config) or [bucket.size for bucket in filled]
     pictures, sizes = data.material.pictures, data.material.sizes
-    shown_N = (pictures.of_places("dataset") == number) & (data.repeats > 0)
+    shown_N = (pictures.of_subsets("dataset") == number) & (data.repeats > 0)
     trained_M = np.array([width / height for width, height in sizes.different] or [0.0])[sizes.numbers_N[shown_N]]
     errors_M = np.abs(trained_M - pictures.rows_N["width"][shown_N] / pictures.rows_N["height"][shown_N])
     buckets = {

@@ -109,9 +109,10 @@ def _draw(sheet: CharacterSheet, axes: Sequence[str], shown: Counter[Marks], rng
     for axis in axes:
         poses = chosen["shot"].poses if axis == "pose" else None
         fitting = [entry for entry in sheet.axes[axis] if poses is None or entry.name in poses]
-        shares = [(shown[((axis, entry.name),)] + 0.5) / entry.weight for entry in fitting]
         if fitting:
-            chosen[axis] = rng.choice([entry for entry, share in zip(fitting, shares) if share == min(shares)])
+            shares = [(shown[((axis, entry.name),)] + 0.5) / entry.weight for entry in fitting]
+            least = min(shares)
+            chosen[axis] = rng.choice([entry for entry, share in zip(fitting, shares) if share == least])
     return chosen
 
 

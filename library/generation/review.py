@@ -7,12 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from library.core.disk import writing
 from library.data.pictures.images import PictureError, decode
 from library.data.pictures.lettering import lettering
+from library.data.pictures.pages import write_pages
 from library.generation.folder import GeneratedFolder
 from library.generation.record import Entry
-from library.lora_files.sidecars import save_picture
 
 SIDE = 256
 """Of the square that a picture is shown in, in pixels."""
@@ -23,16 +22,11 @@ TOLD_FIRST = ("shot", "pose")
 
 
 def write_review(folder: GeneratedFolder, entries: Sequence[Entry]) -> list[Path]:
-    """Write sheet.png, sheet_2.png and so on of the pictures that are there, in place of former ones; returns their paths."""
+    """Write sheet.png, sheet-2.png and so on of the pictures that are there, in place of former ones; returns their paths."""
     made = [entry for entry in entries if folder.state(entry) == "made"]
     pages = [made[first : first + COLUMNS * ROWS] for first in range(0, len(made), COLUMNS * ROWS)]
-    paths = [folder.review / ("sheet.png" if page == 1 else f"sheet_{page}.png") for page in range(1, len(pages) + 1)]
-    for path, page in zip(paths, pages):
-        save_picture(sheet_page([(entry, folder.picture(entry)) for entry in page]), path)
-    for former in set(folder.review.glob("sheet*.png")) - set(paths):
-        with writing(former):
-            former.unlink()
-    return paths
+    sheets = (sheet_page([(entry, folder.picture(entry)) for entry in page]) for page in pages)
+    return write_pages(folder.review / "sheet.png", sheets)
 
 
 def sheet_page(pictures: Sequence[tuple[Entry, Path]]) -> Image.Image:

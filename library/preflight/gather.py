@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from library.config.dataset import Dataset
 from library.config.load import LoadedConfig
 from library.config.schema import Config
-from library.core.errors import UserError, UserErrors
-from library.data.captions.pipeline import mentions, plain_caption
+from library.core.errors import UserError
+from library.data.captions.pipeline import mentions, plain_caption, split
 from library.data.checks.findings import Finding
 from library.data.index.pictures import Pictures
 from library.data.index.sources import Survey
 from library.data.pictures.buckets import Size, bucket_problems
 from library.data.pictures.placement import covering
 from library.data.plan import Bucket, bucketed, training_sizes
-from library.data.split import balanced_repeats, hold_out
+from library.data.split import balanced_repeats, hold_out, subsets_that_train
 from library.preflight.report import (
     BucketReport,
     CaptionsReport,
@@ -99,16 +100,17 @@ def _setup(loaded: LoadedConfig) -> Setup:
 def _arranged(config: Config, datasets: Sequence[Dataset], survey: Survey) -> tuple[Arranged | None, list[str]]:
     """As the run will arrange them; without a seed of the user's, which pictures are held out is drawn anew in each run."""
     problems = [problem for dataset in datasets for problem in bucket_problems(dataset.buckets, UNKNOWN_STRIDE)]
-    if problems or survey.pictures.of_places("is_reg").all():  # that there is no picture to train is told already
+    trained_N = np.array(subsets_that_train(survey.pictures, datasets) or [False])[survey.pictures.rows_N["subset"]]
+    if problems or not trained_N.any():  # that there is no picture to train is told already
         return None, problems
     try:
         training, held_out = hold_out(survey.pictures, datasets, config.training.seed or 0)
     except UserError as error:
-        return None, error.messages if isinstance(error, UserErrors) else [str(error)]
+        return None, error.messages
     repeats_N = balanced_repeats(training)
     accumulation = config.training.gradient_accumulation_steps
     batch_sizes = [dataset.buckets.train_batch_size * accumulation for dataset in datasets]
-    buckets = bucketed(training_sizes(training, datasets), training.of_places("dataset"), repeats_N, batch_sizes)
+    buckets = bucketed(training_sizes(training, datasets), training.of_subsets("dataset"), repeats_N, batch_sizes)
     return Arranged(training, held_out, repeats_N, buckets), []
 
 
@@ -145,9 +147,9 @@ def _datasets(datasets: Sequence[Dataset], pictures: Pictures, arranged: Arrange
 def _count_of_subsets(pictures: Pictures, times_N: NDArray[np.integer]) -> Counter[tuple[int, int]]:
     """(dataset, subset) -> the sum over its pictures."""
     counts: Counter[tuple[int, int]] = Counter()
-    sums = np.bincount(pictures.rows_N["place"], weights=times_N, minlength=len(pictures.places))
-    for place, total in zip(pictures.places, sums.tolist()):
-        counts[place.dataset, place.subset] += round(total)
+    sums = np.bincount(pictures.rows_N["subset"], weights=times_N, minlength=len(pictures.subsets))
+    for facts, total in zip(pictures.subsets, sums.tolist()):
+        counts[facts.dataset, facts.subset] += round(total)
     return counts
 
 
@@ -160,7 +162,7 @@ def _pictures(pictures: Pictures, arranged: Arranged | None) -> PicturesReport:
 
     return PicturesReport(
         count=len(pictures),
-        regularisation=int(pictures.of_places("is_reg").sum()) if len(pictures) else 0,
+        regularisation=int(pictures.of_subsets("is_reg").sum()) if len(pictures) else 0,
         held_out=len(arranged.held_out) if arranged else 0,
         smallest=at(0),
         median=at(len(order) // 2),
@@ -170,7 +172,7 @@ def _pictures(pictures: Pictures, arranged: Arranged | None) -> PicturesReport:
 
 def _captions(pictures: Pictures, datasets: Sequence[Dataset]) -> CaptionsReport:
     """What a caption says in training, with prefix and suffix; regularisation pictures are not asked."""
-    trained = np.flatnonzero(~pictures.of_places("is_reg").astype(bool))
+    trained = np.flatnonzero(~pictures.of_subsets("is_reg").astype(bool))
     chosen = trained[:: -(-len(trained) // MOST_CAPTIONS)] if len(trained) else trained
     tags: Counter[str] = Counter()
     words: list[int] = []
@@ -184,9 +186,9 @@ def _captions(pictures: Pictures, datasets: Sequence[Dataset]) -> CaptionsReport
         empty += not caption
         words.append(len(caption.split()))
         different.add(caption)
-        separated = (tag.strip() for tag in caption.split(subset.captions.caption_separator))
-        tags.update(list(dict.fromkeys(tag for tag in separated if tag)))  # in order: so are those that are as frequent
-        if subset.trigger_word:
+        # in order, so that those that are as frequent are too
+        tags.update(list(dict.fromkeys(chain(*split(caption, subset.captions)))))
+        if subset.trigger_word and subset.teaches:
             triggers.setdefault(subset.trigger_word, []).append(mentions(caption, subset.trigger_word))
     return CaptionsReport(
         count=len(trained),
@@ -229,13 +231,13 @@ def _plan(config: Config, arranged: Arranged) -> PlanReport:
     per_epoch = sum(bucket.batches for bucket in arranged.buckets)
     samples = sum(bucket.samples for bucket in arranged.buckets)
     steps = training.max_train_steps if training.max_train_epochs is None else training.max_train_epochs * per_epoch
-    shown = int((arranged.repeats_N > 0).sum())
+    trained_N = ~arranged.training.of_subsets("is_reg").astype(bool)
     return PlanReport(
         steps=steps,
         epochs=steps / per_epoch,
         steps_per_epoch=per_epoch,
         samples_per_epoch=samples,
-        showings=steps / per_epoch * samples / shown,
+        showings=steps / per_epoch * float(arranged.repeats_N[trained_N].mean()),
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         processes=1,
         resume=config.saving.resume or "",

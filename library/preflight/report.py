@@ -126,7 +126,7 @@ class PlanReport:
     steps_per_epoch: int
     samples_per_epoch: int
     showings: float
-    """Of each training picture, in the mean over the run."""
+    """Of a training picture, in the mean over them; pictures of regularisation are not counted."""
     gradient_accumulation_steps: int
     processes: int
     """For which all this is told: how many there will be is known to the launcher alone."""

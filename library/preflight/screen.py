@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TextIO
 
-from library.core.terminal import harmless
+from library.core.terminal import harmless, has_colours
 
 NARROWEST, WIDEST = 64, 120
 
@@ -81,12 +79,9 @@ class Screen:
 
 
 def screen_of(stream: TextIO) -> Screen:
-    """What the stream can show: colours where it is a terminal and NO_COLOR (no-color.org) is not set."""
+    """What the stream can show."""
     width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
-    colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if colour and sys.platform == "win32":
-        os.system("")  # switches the console's escape sequences on
-    return Screen(width, colour, _has_blocks(stream))
+    return Screen(width, has_colours(stream), _has_blocks(stream))
 
 
 def columns(text: str) -> int:

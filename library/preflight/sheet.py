@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,12 +12,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from library.config.dataset import Dataset
-from library.core.files import write_atomically
 from library.core.runtime import available_cores
+from library.core.wording import how_many
 from library.data.checks.findings import SEVERITIES, Finding
 from library.data.index.sources import Survey
 from library.data.pictures.images import PictureError
 from library.data.pictures.lettering import lettering
+from library.data.pictures.pages import write_pages
 from library.data.pictures.room import Room
 from library.preflight.cards import Card, cards, chunks, shown
 
@@ -30,8 +31,6 @@ NOTES, LINE = 98, 16
 HEAD = 84
 MARKS = 5
 """Problems that are written on one picture."""
-PACKING = 3
-"""Of the PNG: half the time of the usual 6, and a tenth more bytes."""
 UNKNOWN_SIZE = (8192, 8192)
 """Room for a picture whose size was never read."""
 
@@ -57,7 +56,7 @@ class Heading:
 def write_sheet(
     file: Path, title: str, survey: Survey, datasets: Sequence[Dataset], findings: Sequence[Finding], most: int
 ) -> list[Path]:
-    """Write the sheet, on as many pages as it needs: `sheet.png`, `sheet-2.png`, and so on.
+    """Write the sheet, on as many pages as it needs: `sheet.png`, `sheet-2.png`, and so on, in place of a former one.
 
     Args:
         findings: of the report: those of the survey among them.
@@ -71,20 +70,12 @@ def write_sheet(
     """
     chosen = cards(survey.pictures, datasets, findings, most)
     heading = Heading(title, findings, _count_of(survey, chosen), len(chosen))
-    files = []
-    for number, page in enumerate(chunks(chosen, COLUMNS * ROWS), start=1):
-        files.append(file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}"))
-        write_atomically(files[-1], _saved(_page(page, heading)))
-    return files
+    return write_pages(file, (_page(page, heading) for page in chunks(chosen, COLUMNS * ROWS)))
 
 
 def _count_of(survey: Survey, chosen: Sequence[Card]) -> int:
     """Pictures that are trained, and those that are left out so far as the sheet shows them."""
     return len(survey.pictures) + sum(card.picture is None for card in chosen)
-
-
-def _saved(page: Image.Image) -> Callable[[Path], None]:
-    return lambda path: page.save(path, "PNG", compress_level=PACKING)
 
 
 def _page(page: Sequence[Card], heading: Heading) -> Image.Image:
@@ -123,7 +114,7 @@ def _head(draw: ImageDraw.ImageDraw, heading: Heading, width: int) -> None:
     x, y = float(GAP), GAP + 30
     for severity in SEVERITIES:
         if counts[severity]:
-            text = f"{counts[severity]} {severity}{'s' if counts[severity] > 1 else ''}"
+            text = how_many(counts[severity], severity)
             draw.rounded_rectangle((x, y, x + lettering(MARK).width(text) + 16, y + 22), 11, COLOURS[severity])
             draw.text((x + 8, y + 11), text, PAPER, lettering(MARK).font, anchor="lm")
             x += lettering(MARK).width(text) + 26

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from library.core.durations import duration
+from library.core.wording import how_many
 from library.data.checks.findings import SEVERITIES, Group, grouped
 from library.data.pictures.buckets import Size
 from library.preflight.report import BucketReport, CaptionsReport, DatasetReport, PlanReport, Report, Setup
@@ -63,7 +64,7 @@ def _pictures(report: Report, screen: Screen) -> list[str]:
         sizes = f"{_size(found.smallest)} to {_size(found.largest)}, half of them above {_size(found.median)}"
         lines += _row("sizes", sizes if found.smallest != found.largest else f"all {_size(found.median)}", screen)
     if found.held_out:
-        lines += _row("held out", f"{_many(found.held_out, 'picture')} for validation", screen)
+        lines += _row("held out", f"{how_many(found.held_out, 'picture')} for validation", screen)
     return lines
 
 
@@ -71,7 +72,7 @@ def _subsets(dataset: DatasetReport, screen: Screen) -> list[str]:
     how = "buckets of about" if dataset.enable_bucket else "all cut to"
     lines = [f"  at {_size(dataset.resolution)} ({how} that size), {dataset.train_batch_size} a batch"]
     for subset in dataset.subsets[:SHOWN_SUBSETS]:
-        facts = f"{_many(subset.pictures, 'picture')} x{subset.num_repeats}, {subset.samples} an epoch"
+        facts = f"{how_many(subset.pictures, 'picture')} x{subset.num_repeats}, {subset.samples} an epoch"
         if subset.is_reg:
             facts += " (regularisation)"
         room = max(20, screen.width - len(facts) - 6)
@@ -85,7 +86,7 @@ def _captions(found: CaptionsReport, screen: Screen) -> list[str]:
     told = f"{found.counted - found.empty} of {found.counted} pictures have one"
     if found.counted < found.count:
         told += f" ({found.count} were not counted, but every {round(found.count / found.counted)}th of them)"
-    told += f"; {found.different} different, {_many(found.median_words, 'word')} in the median"
+    told += f"; {found.different} different, {how_many(found.median_words, 'word')} in the median"
     lines = _row("captions", told, screen)
     for trigger, (having, of) in found.with_trigger.items():
         lines += _row("trigger", f"'{trigger}' in {having} of {of}", screen)
@@ -122,15 +123,13 @@ def _bucket(bucket: BucketReport, share: float, bar: int, screen: Screen) -> str
 
 def _plan(plan: PlanReport, setup: Setup, screen: Screen) -> list[str]:
     epochs, showings = f"{plan.epochs:.4g}", f"{plan.showings:.3g}"
-    per_step = f"{_many(plan.steps_per_epoch, 'step')} an epoch, {epochs} {'epoch' if epochs == '1' else 'epochs'}"
+    per_step = f"{how_many(plan.steps_per_epoch, 'step')} an epoch, {epochs} {'epoch' if epochs == '1' else 'epochs'}"
     shown = "once" if showings == "1" else f"{showings} times"
     lines = _row("steps", f"{plan.steps}: {per_step}; each picture is shown {shown}", screen)
-    told = f"{_many(plan.samples_per_epoch, 'sample')} an epoch"
+    told = f"{how_many(plan.samples_per_epoch, 'sample')} an epoch"
     if plan.gradient_accumulation_steps > 1:
         told += f", {plan.gradient_accumulation_steps} batches a step (gradient_accumulation_steps)"
-    told += (
-        f"; for {_many(plan.processes, 'process', 'es')}: with n of them there are about n times fewer steps an epoch"
-    )
+    told += f"; for {how_many(plan.processes, 'process', 'processes')}: with n of them there are about n times fewer steps an epoch"
     lines += _row("epoch", told, screen)
     if plan.resume:
         lines += _row("resume", f"goes on from {plan.resume}; steps are counted from the run's very start", screen)
@@ -142,7 +141,7 @@ def _plan(plan: PlanReport, setup: Setup, screen: Screen) -> list[str]:
 
 def _counted(report: Report) -> str:
     counts = Counter(finding.severity for finding in report.findings)
-    told = [_many(counts[severity], severity) for severity in SEVERITIES if counts[severity]]
+    told = [how_many(counts[severity], severity) for severity in SEVERITIES if counts[severity]]
     return ", ".join(told) or "none"
 
 
@@ -156,7 +155,7 @@ def _findings(report: Report, screen: Screen) -> list[str]:
 def _group(group: Group, folders: set[str], screen: Screen) -> Iterator[str]:
     """What, how often, what to do, and the first files."""
     first, count = group.first, len(group.findings)
-    of = f": {count} {group.counted_as}" if count > 1 else ""
+    of = f": {how_many(count, group.counted_as)}" if count > 1 else ""
     yield f"  {screen.painted(f'{first.severity:8}', first.severity)} {screen.painted(first.kind, 'bold')}{of}"
     names = [_name(each.path, folders) for each in group.findings[:SHOWN_FILES]]
     if group.message and count > 1 and first.path:
@@ -167,7 +166,7 @@ def _group(group: Group, folders: set[str], screen: Screen) -> Iterator[str]:
         for each in group.findings[:SHOWN_FILES]:
             name = f"{_name(each.path, folders)}: " if each.path else ""
             yield from screen.paragraph(f"{name}{_without_folders(each.message, folders)}", 11)
-        yield from _more(count - SHOWN_FILES, "file", 11)
+        yield from _more(count - SHOWN_FILES, group.counted_as, 11)
     if first.advice:
         yield from screen.paragraph(f"-> {first.advice}", 11)
 
@@ -224,20 +223,16 @@ def _cost(report: Report) -> str:
 def _verdict(report: Report, screen: Screen) -> str:
     counts = Counter(finding.severity for finding in report.findings)
     if not report.ready:
-        return screen.painted(f"Not yet: {_many(counts['error'], 'error')} must be mended first.", "error")
+        return screen.painted(f"Not yet: {how_many(counts['error'], 'error')} must be mended first.", "error")
     told = ""
     if report.pictures and report.plan:
-        told = f"{_many(report.pictures.count, 'picture')}, {_many(report.plan.samples_per_epoch, 'sample')} an epoch: "
-    looked = f", with {_many(counts['warning'], 'warning')}" if counts["warning"] else ""
+        told = f"{how_many(report.pictures.count, 'picture')}, {how_many(report.plan.samples_per_epoch, 'sample')} an epoch: "
+    looked = f", with {how_many(counts['warning'], 'warning')}" if counts["warning"] else ""
     return screen.painted(f"{told}ready{looked}.", "warning" if looked else "good")
 
 
 def _more(count: int, what: str, indent: int) -> list[str]:
-    return [f"{' ' * indent}and {_many(count, f'more {what}')} ({IN_JSON})"] if count > 0 else []
-
-
-def _many(count: int, what: str, plural: str = "s") -> str:
-    return f"{count} {what}{plural if count != 1 else ''}"
+    return [f"{' ' * indent}and {how_many(count, f'more {what}')} ({IN_JSON})"] if count > 0 else []
 
 
 def _size(size: Size) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_what_is_no_captioner_is_told(blip: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no GPU"):
             Captioner(blip, Wording(), "cuda")
+
+
+def test_a_package_that_is_lacking_is_told(blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise ImportError("Package `num2words` is required. Install it with `pip install num2words`.")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lacking)
+    with pytest.raises(UserError, match=r"a package that is not installed: .*pip install num2words"):
+        Captioner(blip, Wording(), "cpu")
+
+
+def test_weights_of_other_shapes_are_told(blip: Path, tmp_path: Path) -> None:
+    shutil.copytree(blip, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 48
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"weights of the captioner .* download both again"):
+        Captioner(tmp_path, Wording(), "cpu")
 
 
 def test_code_in_the_folder_is_not_run(blip: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.lora import LoRA, LoRAAdapter
 
 
@@ -24,6 +24,6 @@ class ForgetfulAdapter(LoRAAdapter):
 
     passes = 0
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         self.passes += x.device.type != "meta"
-        return super().forward(x, base, moment) * (1 + 0.01 * self.passes)
+        return super().forward(x, base, context) * (1 + 0.01 * self.passes)

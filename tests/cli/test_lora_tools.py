@@ -141,10 +141,10 @@ def test_damage_is_shown_and_is_the_exit_status(dojo, small: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"alpha": torch.tensor([1.0, 2.0])}, "alpha is not one number"),
+        ({"alpha": torch.tensor([1.0, 2.0])}, "alpha is not one finite number"),
         ({"lora_up.weight": torch.ones(32, 4, dtype=torch.int8)}, "hold no fractions"),
         ({"lora_up.weight": torch.ones(32, 3)}, "do not fit together"),
-        ({"dora_scale": torch.ones(32, 1), "alpha": torch.tensor([1.0, 2.0])}, "alpha is not one number"),
+        ({"dora_scale": torch.ones(32, 1), "alpha": torch.tensor([1.0, 2.0])}, "alpha is not one finite number"),
     ],
 )
 def test_inspect_refuses_what_other_tools_refuse(dojo, small: Path, tmp_path: Path, capsys, change, told) -> None:

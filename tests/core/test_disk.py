@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from library.core.disk import amount, existing, failed_write, free_space, stray_failure, system_error, writing
+from library.core.disk import amount, existing, failed_write, free_space, reading, stray_failure, system_error, writing
 from library.core.errors import Exit, UserError
 from library.core.files import new_folder, write_atomically
 
@@ -188,3 +188,15 @@ def test_a_size_that_is_not_known_is_not_told() -> None:
 )
 def test_amounts(size: float, text: str) -> None:
     assert amount(size) == text
+
+
+def test_what_cannot_be_read_is_not_told_as_a_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/inner cannot be read: Not a directory\. See that") as caught,
+        reading(tmp_path),
+    ):
+        (tmp_path / "file" / "inner").read_bytes()
+    assert "written" not in str(caught.value)
+    with pytest.raises(ValueError, match="ours"), reading(tmp_path):
+        raise ValueError("ours")

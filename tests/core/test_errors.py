@@ -17,6 +17,7 @@ def test_a_single_mistake_stands_alone() -> None:
     with pytest.raises(UserError) as caught:
         raise_all(["rank must be positive"])
     assert str(caught.value) == "rank must be positive"
+    assert caught.value.messages == UserError("rank must be positive").messages == ["rank must be positive"]
 
 
 def test_several_mistakes_are_numbered_from_one() -> None:

@@ -173,6 +173,18 @@ def test_pictures_whose_output_is_kept_have_their_own_captions_and_weights(folde
     assert {e.caption for e in examples} == {"alex, red hair, boxing", "man"}
 
 
+def test_prior_prediction_asks_no_trigger_of_pictures_whose_output_is_kept(folder: Make, subset, dataset) -> None:
+    trained = subset(folder(2), trigger_word="alex", class_word="man")
+    kept = subset(folder(2, "kept", caption="a dog"), custom_attributes={"diff_output_preservation": True})
+    called = subset(
+        folder(2, "called", caption="alex, a cat"), custom_attributes=kept.custom_attributes, trigger_word="alex"
+    )
+    data = build([dataset(trained, kept, called)], prior=Prior(prior_prediction_rate=1.0))
+    drawn = {data[step, 0].examples[0].caption for step in range(20 * data.updates_per_epoch)}
+    assert set(data.captions_in_use()) == drawn | {"alex, red hair, boxing"}
+    assert drawn == {"", "man, red hair, boxing", "a dog", "alex, a cat"}, "and none that is never asked for"
+
+
 def test_datasets_keep_their_own_sizes_and_batches(folder: Make, subset, dataset) -> None:
     small = dataset(subset(folder(4)), resolution=[32, 32], train_batch_size=4)
     large = dataset(subset(folder(4)), resolution=[64, 64], train_batch_size=2)

@@ -31,7 +31,7 @@ def folder(entries: list[Entry], tmp_path: Path) -> GeneratedFolder:
 
 def test_every_picture_is_on_a_page_with_words_under_it(folder: GeneratedFolder, entries: list[Entry]) -> None:
     first, second = write_review(folder, entries)
-    assert (first.name, second.name) == ("sheet.png", "sheet_2.png")
+    assert (first.name, second.name) == ("sheet.png", "sheet-2.png")
     page = np.asarray(Image.open(first))
     assert page.shape == (ROWS * CELL[1] + MARGIN, COLUMNS * CELL[0] + MARGIN, 3)
     assert Image.open(second).size == (2 * CELL[0] + MARGIN, CELL[1] + MARGIN)

@@ -19,8 +19,9 @@ from library.models.published import recipe
 from library.models.random_weights import write_folder
 from library.preflight import estimates
 from library.preflight.estimates import Estimates, estimate_run
-from library.training.data import batches, build_data, look_through
+from library.training.data import build_data, look_through
 from library.training.length import plan_length
+from library.training.loading import batches
 from library.training.loop import StepReport, fit
 from library.training.needs import time as needed_time
 from library.training.needs.speed import Machine, Speeds

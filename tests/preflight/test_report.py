@@ -60,6 +60,31 @@ def test_buckets_and_steps_by_hand(pictures: Path, checked) -> None:
     assert report.plan.epochs == 5 and report.plan.showings == pytest.approx(5 * 31 / 12)
 
 
+def test_showings_are_those_of_training_pictures(tmp_path: Path, picture, checked) -> None:
+    """Ten times an epoch, however many pictures of regularisation share the epoch with them."""
+    for number in range(2):
+        picture(tmp_path / f"pictures/10_anna/{number}.png", (64, 64), number, "anna")
+    for number in range(12):
+        picture(tmp_path / f"reg/1_woman/{number}.png", (64, 64), 40 + number, "woman")
+    plan = checked("--reg_data_dir", tmp_path / "reg", "--max_train_epochs", 3).report.plan
+    assert plan is not None and plan.samples_per_epoch == 2 * 10 + 20 and plan.showings == pytest.approx(3 * 10)
+
+
+def test_triggers_are_not_asked_of_pictures_that_stay_as_they_were(tmp_path: Path, picture, checked) -> None:
+    for number in range(2):
+        picture(tmp_path / f"pictures/{number}.png", (64, 64), number, "anna, hat")
+        picture(tmp_path / f"kept/{number}.png", (64, 64), 9 + number, "a woman")
+    text = "[[datasets]]\n" + "".join(
+        f"[[datasets.subsets]]\nimage_dir = '{(tmp_path / name).as_posix()}'\n{more}\n"
+        for name, more in (("pictures", ""), ("kept", "custom_attributes = {diff_output_preservation = true}"))
+    )
+    (tmp_path / "data.toml").write_text(text, encoding="utf-8")
+    options = ("--dataset_config", tmp_path / "data.toml", "--train_data_dir", "", "--trigger_word", "anna")
+    report = checked(*options).report
+    assert report.captions is not None and report.captions.with_trigger == {"anna": (2, 2)}
+    assert "no trigger word" not in {each.kind for each in report.findings}
+
+
 def test_the_plan_is_the_trainers(pictures: Path, tmp_path: Path, checked) -> None:
     found = checked(
         *BUCKETS, "--reg_data_dir", tmp_path / "reg", "--train_batch_size", 3, "--validation_split", 0.3, "--seed", 5,
@@ -69,7 +94,9 @@ def test_the_plan_is_the_trainers(pictures: Path, tmp_path: Path, checked) -> No
     data = build_training_data(datasets, found.survey.pictures, seed=5, stride=8)
     plan, report = found.report.plan, found.report
     assert plan is not None and data.validation is not None and report.pictures is not None
-    assert plan.steps_per_epoch == data.updates_per_epoch and plan.samples_per_epoch == data.plan.samples
+    assert plan.steps_per_epoch == data.updates_per_epoch and plan.samples_per_epoch == sum(
+        each.samples for each in data.plan.buckets
+    )
     assert plan.epochs == pytest.approx(100 / data.updates_per_epoch)
     assert [(each.size, each.samples, each.batches) for each in report.buckets] == [
         (each.size, each.samples, each.batches) for each in data.plan.buckets
@@ -102,7 +129,7 @@ def test_what_the_run_would_end_with_is_an_error(
 ) -> None:
     report = checked(*options).report
     assert not report.ready and report.plan is None
-    assert [names in finding.message for finding in report.findings if finding.severity == "error"].count(True) == 1
+    assert [names in finding.message for finding in report.findings if finding.severity == "error"] == [True]
 
 
 def test_strict_makes_warnings_errors(pictures: Path, picture, checked) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,19 @@ from library.data.index.sources import Survey
 from library.data.pictures.images import PictureError
 from library.data.pictures.lettering import lettering
 from library.preflight.cards import cards, shown
-from library.preflight.sheet import COLOURS, COLUMNS, FRAME, GAP, HEAD, ROWS, SIDE, write_sheet
+from library.preflight.sheet import (
+    COLOURS,
+    COLUMNS,
+    EMPTY,
+    FRAME,
+    GAP,
+    HEAD,
+    LINE,
+    NOTES,
+    ROWS,
+    SIDE,
+    write_sheet,
+)
 
 
 @pytest.fixture
@@ -59,7 +72,8 @@ def test_pages(folder: Path, tmp_path: Path, picture, checked) -> None:
     assert [file.name for file in files] == ["s.png", "s-2.png"] and all(file.is_file() for file in files)
     with Image.open(files[0]) as first, Image.open(files[1]) as second:
         assert first.width == COLUMNS * (SIDE + GAP) + GAP and second.height < first.height
-    assert len(write_sheet(tmp_path / "few.png", "t", found.survey, found.datasets, found.report.findings, 5)) == 1
+    once_more = write_sheet(files[0], "t", found.survey, found.datasets, found.report.findings, 5)
+    assert once_more == files[:1] and not files[1].exists(), "a page of the former sheet would tell of former problems"
 
 
 def test_no_picture_makes_no_sheet(folder: Path, tmp_path: Path, checked) -> None:
@@ -104,14 +118,31 @@ def test_a_picture_that_is_gone_has_its_place(folder: Path, tmp_path: Path, chec
     (card,) = [card for card in cards(found.survey.pictures, found.datasets, [], 50) if card.path.name == "2.png"]
     with pytest.raises(PictureError, match="cannot be read"):
         shown(card, 50)
-    assert write_sheet(tmp_path / "s.png", "t", found.survey, found.datasets, found.report.findings, 50)
+    lone = replace(found.survey, pictures=found.survey.pictures[2:3])
+    (file,) = write_sheet(tmp_path / "s.png", "t", lone, found.datasets, [], 50)
+    with Image.open(file) as sheet:
+        pixels_HWC = np.asarray(sheet)[HEAD : HEAD + SIDE, GAP : GAP + SIDE]
+    corners = [tuple(pixels_HWC[y, x]) for y, x in ((20, 20), (20, -21), (-21, 20), (-21, -21))]
+    assert corners == [ImageColor.getrgb(FRAME)] * 4, "a cross from corner to corner"
+    assert tuple(pixels_HWC[20, SIDE // 2]) == ImageColor.getrgb(EMPTY)
+    dark_HW = (pixels_HWC < 100).all(axis=2)
+    assert dark_HW[SIDE // 3 : -SIDE // 3].any() and not dark_HW[: SIDE // 3].any(), "the reason stands in the middle"
 
 
 def test_names_of_every_script_can_be_read(folder: Path, tmp_path: Path, picture, checked) -> None:
     for name in ("写真 😀", "été", "\x1b[2J", "a" * 200, "\u202ecod"):
         picture(folder / f"{name}.png", (64, 64), len(name), "anna")
     found = checked()
-    assert write_sheet(tmp_path / "s.png", "写真 😀", found.survey, found.datasets, found.report.findings, 50)
+    chosen = cards(found.survey.pictures, found.datasets, [], 50)
+    (file,) = write_sheet(tmp_path / "s.png", "写真 😀", found.survey, found.datasets, [], 50)
+    with Image.open(file) as sheet:
+        pixels_HWC = np.asarray(sheet).astype(int)
+    assert (pixels_HWC[GAP : GAP + 24, GAP:300] < 100).all(axis=2).any(), "the title"
+    for number in range(len(chosen)):
+        x, y = GAP + number % COLUMNS * (SIDE + GAP), HEAD + number // COLUMNS * (SIDE + NOTES - 2 * LINE)
+        name_HW = (pixels_HWC[y + SIDE + 10 : y + SIDE + 28, x : x + SIDE] < 100).all(axis=2)
+        beyond_HW = (pixels_HWC[y + SIDE + 10 : y + SIDE + 28, x + SIDE : x + SIDE + GAP] < 100).all(axis=2)
+        assert name_HW.any() and not beyond_HW.any(), chosen[number].path.name
     letters = lettering(14)
     assert letters.legible("été a b.png") == "ete a b.png"
     assert letters.legible("写😀\x1b\u202e") == "\\u5199\\U0001f600\\x1b\\u202e"

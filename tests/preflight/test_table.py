@@ -175,10 +175,12 @@ def test_one_is_one(report: Report) -> None:
 
 def test_folders_and_settings_are_not_called_files(report: Report) -> None:
     findings = [
-        Finding("setting", "notice", f"data.toml: subsets[{n}]", "no effect.", "Leave it out.") for n in range(2)
+        Finding("setting", "notice", f"data.toml: subsets[{n}]", f"no effect {n}.", "Leave it out.") for n in range(6)
     ]
-    findings += [Finding("class imbalance", "notice", f"f{n}", f"is shown {n} times.", "More.") for n in range(2, 4)]
-    findings += [Finding("blurred", "notice", f"{n}.png", "looks blurred.") for n in range(2)]
+    findings += [Finding("class imbalance", "notice", f"f{n}", f"is shown {n} times.", "More.") for n in range(8)]
+    findings += [Finding("enlarged", "notice", f"{n}.png", f"is enlarged {n} times.") for n in range(7)]
     lines = lines_of(replace(report, findings=findings))
-    for title in ("setting: 2 settings", "class imbalance: 2 folders", "blurred: 2 files"):
+    for title in ("setting: 6 settings", "class imbalance: 8 folders", "enlarged: 7 files"):
         assert any(line.endswith(title) for line in lines), title
+    more = [line.strip().split(" (")[0] for line in lines if line.strip().startswith("and ")]
+    assert more == ["and 1 more setting", "and 3 more folders", "and 2 more files"]

@@ -1,4 +1,4 @@
-"""Make training pictures and captions of a character with the base model, from a sheet that tells of him.
+"""Make training pictures and captions of a character with the base model, from a sheet that describes them.
 
     dojo dataset generate --character alexander --count 25
     dojo dataset generate --character demarcus --count 25 --dry_run             prompts and captions, without a model
@@ -106,7 +106,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """
+    """See that the options go together.
+
     Raises:
         UserError: options that do not go together.
     """

@@ -57,7 +57,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     writing.add_argument("--prune", action="store_true", help="remove what was made of originals that are gone")
     writing.add_argument("--dry_run", action="store_true", help="make everything, write nothing, and tell")
     writing.add_argument("--strict", action="store_true", help="end with status 2 where there is a warning")
-    writing.add_argument("--report", type=Path, metavar="FILE.json", help="everything of every picture")
+    writing.add_argument("--json", type=Path, metavar="FILE", help="write everything of every picture as JSON")
+    writing.add_argument("--report", type=Path, dest="json", help=argparse.SUPPRESS)  # its former name
     writing.add_argument(
         "--sheet", type=Path, metavar="FILE.png", help="pictures before and after, those cut most first"
     )
@@ -114,7 +115,6 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     from PIL.Image import DecompressionBombWarning
 
-    from library.core.errors import UserError
     from library.core.terminal import harmless
     from library.data.checks.findings import report
     from library.data.preparing.placing import check_apart
@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 
     warnings.simplefilter("ignore", DecompressionBombWarning)  # a picture is refused, by name, where it is too large
     request = request_of(arguments)
-    check_apart(request.source, request.out, [], [arguments.report, arguments.sheet])
+    check_apart(request.source, request.out, [], [arguments.json, arguments.sheet])
     try:
         prepared = prepare(request)
     except KeyboardInterrupt:
@@ -148,10 +148,9 @@ def request_of(arguments: argparse.Namespace) -> Request:
     Raises:
         UserError: no resolution, or none that can be read.
     """
-    from library.data.index.siblings import CAPTION_EXTENSIONS
+    from library.data.index.siblings import caption_endings
     from library.data.preparing.outcome import Request
 
-    ending = arguments.caption_extension
     taken = (
         "recursive",
         "validation_split",
@@ -166,7 +165,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         arguments.source,
         arguments.out,
         settings_of(arguments),
-        caption_endings=CAPTION_EXTENSIONS if ending is None else (f".{ending.lower().removeprefix('.')}",),
+        caption_endings=caption_endings(arguments.caption_extension),
         progress=True,
         **{name: getattr(arguments, name) for name in taken},
     )
@@ -221,9 +220,9 @@ def tell_files(arguments: argparse.Namespace, prepared: Prepared, request: Reque
     from library.data.preparing.summary import as_json
     from library.inference.sheet import contact_sheet
 
-    if arguments.report is not None:
+    if arguments.json is not None:
         text = json.dumps(as_json(prepared, request), ensure_ascii=False, indent=1)
-        write_atomically(arguments.report, lambda path: path.write_text(text, encoding="utf-8", errors="replace"))
+        write_atomically(arguments.json, lambda path: path.write_text(text, encoding="utf-8", errors="replace"))
     if arguments.sheet is not None and (shown := shown_on_sheet(prepared)):
         pairs = before_and_after(shown, None if request.dry_run else request.out)
         sheet = contact_sheet(pairs, [caption(outcome) for outcome in shown], ["original", "prepared"])

@@ -43,8 +43,8 @@ class TrainingConfig:
     ema_decay: float | None = option(None, minimum=0, maximum=1, zero_is_unset=True)
     """Keep a running average of the LoRA's weights with this decay (0.999), and save the average."""
     cuda_graphs: bool = True
-    """On a CUDA GPU, record the forward and backward pass once for each shape of batch and replay it: the host then launches
-    one thing instead of thousands. Each recording is checked against an ordinary pass; where one cannot be made, the
+    """On a CUDA GPU, with torch 2.13 or newer, record the forward and backward pass once for each shape of batch and replay
+    it: the host then launches one thing instead of thousands. Each recording is checked against an ordinary pass; where one cannot be made, the
     run says why and trains without. Costs memory about as large as the activations while both kinds of pass are in use."""
     torch_compile: bool = False
     """Compile the UNet's repeated blocks (minutes at the first run; what was compiled is kept for the next one). Shapes are

@@ -83,11 +83,6 @@ def all_options() -> dict[str, dict[str, Any]]:
     return {**facts()["train_network"], **facts()["sdxl_train_network"]}
 
 
-def their_default(fact: Mapping[str, Any]) -> Any:
-    """An option's default in sd-scripts; None where it is unset."""
-    return fact.get("default", False if fact["type"] == "flag" else None)
-
-
 def is_known(name: str) -> bool:
     """Whether a key is understood: as an option, under another name, or as one that is left out with a reason."""
     tables = (FLAGS, GUI_EXTRAS, NEEDLESS, REFUSED, ONLY_VALUE, OF_OTHER_FAMILIES, HANDLED_FIRST)

@@ -68,8 +68,8 @@ class Appender:
         self._unsynced = 0
         self._synced = -math.inf
         self._lock = RLock()
-        self.filled: set[Path] = set()
-        """Indexes of the shards that were added to."""
+        self.filled: set[Shard] = set()
+        """Those that were added to."""
 
     @property
     def shard(self) -> Shard | None:
@@ -156,7 +156,7 @@ class Appender:
                     self._next_shard()
                 write_at(self._data, self._end, record)
                 return
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):  # the latter of mkdir, where a folder that was there has gone
                 self.abandon()
                 if attempt == MOST_TRIES - 1:
                     raise
@@ -167,13 +167,14 @@ class Appender:
         claimed = None if self._fresh else self._claim_of_existing()
         self._claim = claimed or made_and_claimed(self.folder)
         shard = self._claim.shard
+        made = 0 if claimed else os.O_CREAT  # removed data must not come back empty, as if nobody had removed them
         try:
-            self._data = os.open(shard.data, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
+            self._data = os.open(shard.data, os.O_RDWR | made | BINARY, 0o666)
         except OSError:
             release(self._claim)
             self._claim = None
             raise
-        self.filled.add(shard.index)
+        self.filled.add(shard)
         self._end = self._mended(self._claim)
         self._synced = -math.inf
         flush_folder(self.folder)

@@ -24,14 +24,14 @@ class Claim:
 
 
 def claim(shard: Shard) -> Claim | None:
-    """Take a shard; None where another process has it, it is gone, or the disk knows no locks.
+    """Take a shard; None where another process has it, it is another user's, it is gone, or the disk knows no locks.
 
     Raises:
-        OSError: it cannot be opened for writing.
+        OSError: it cannot be opened for writing, for other reasons.
     """
     try:
         index = os.open(shard.index, os.O_RDWR | BINARY)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     try:
         if try_lock(index) == "taken" and _is_still(shard.index, index):
@@ -41,6 +41,11 @@ def claim(shard: Shard) -> Claim | None:
         raise
     os.close(index)
     return None
+
+
+def is_anothers(shard: Shard) -> bool:
+    """Whether it is there, and this user may not add to it or mend it."""
+    return shard.index.exists() and not os.access(shard.index, os.W_OK)
 
 
 def release(claimed: Claim) -> None:

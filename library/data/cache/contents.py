@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from library.core.disk import writing
+from library.core.disk import reading
 from library.core.files import DAY
 from library.data.cache.mending import Mended, mended_if_free
 from library.data.cache.shards import (
@@ -68,18 +68,21 @@ def contents(folder: Path) -> Contents:
     Raises:
         UserError: it cannot be read.
     """
-    with writing(folder):
+    with reading(folder):
         listed = sorted(folder.iterdir()) if folder.is_dir() else []
-        named = [(shard_named(folder, name), status.st_mtime) for name, status in shards_in(folder).items()]
-        whole = {path for shard, _ in named for path in (shard.data, shard.index)}
-        old = time.time() - DAY
-        strays = [
-            path
-            for path in listed
-            if path.suffix in (".data", ".index") and path not in whole and path.stat().st_mtime < old
-        ]
+        shards = [shard_named(folder, name) for name in shards_in(folder)]
+        whole = {path for shard in shards for path in (shard.data, shard.index)}
+        halves = [path for path in listed if path.suffix in (".data", ".index") and path not in whole]
         former = [path for path in listed if re.fullmatch("[0-9a-f]{2}", path.name) and path.is_dir()]
-        return Contents(folder, list(_facts([shard for shard, _ in named])), former, strays)
+        return Contents(folder, list(_facts(shards)), former, list(_old(halves)))
+
+
+def _old(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that nobody is making or removing now."""
+    for path in paths:
+        with suppress(FileNotFoundError):  # a shard that was removed since the folder was listed
+            if path.stat().st_mtime < time.time() - DAY:
+                yield path
 
 
 def _facts(shards: Sequence[Shard]) -> Iterator[ShardFacts]:
@@ -128,12 +131,14 @@ class Damage:
     entries: int
     bytes: int
     damaged: list[Path]
-    """The data file of each damaged record."""
+    """The data file of each damaged record that was struck out."""
+    left: list[Path]
+    """The same of those that could not be, being another user's or for reading only."""
     indexes: dict[Path, tuple[int, Mended | None]]
     """Those with damaged rows: how many, and what was done about them; None where nothing could be."""
 
     def __bool__(self) -> bool:
-        return bool(self.damaged or self.indexes)
+        return bool(self.damaged or self.left or self.indexes)
 
 
 def verify(folder: Path, progress: bool = False) -> Damage:
@@ -142,14 +147,17 @@ def verify(folder: Path, progress: bool = False) -> Damage:
     Raises:
         UserError: a file cannot be read.
     """
-    found = Damage(0, 0, [], {})
-    with writing(folder):
+    indexes: dict[Path, tuple[int, Mended | None]] = {}
+    damaged: list[Path] = []
+    left: list[Path] = []
+    entries = size = 0
+    with reading(folder):
         shards = [shard_named(folder, name) for name in shards_in(folder)]
         for shard in shards:
             with suppress(FileNotFoundError):  # removed since
                 lost = rows_between(shard, 0, shard.index.stat().st_size)[1]
                 if lost:
-                    found.indexes[shard.index] = lost, mended_if_free(shard)
+                    indexes[shard.index] = lost, mended_if_free(shard)
         rows = {shard: rows_of_shard(shard) for shard in shards}
         total = sum(int(each["length"].sum(dtype=np.int64)) for each in rows.values())
         with tqdm(
@@ -157,11 +165,26 @@ def verify(folder: Path, progress: bool = False) -> Damage:
         ) as bar:
             for shard, row, payload in records(rows):
                 bar.update(int(row["length"]))
-                found = replace(found, entries=found.entries + 1, bytes=found.bytes + int(row["length"]))
+                entries, size = entries + 1, size + int(row["length"])
                 if payload is None:
-                    annul(shard.index, row["key"].tobytes(), int(row["offset"]))
-                    found.damaged.append(shard.data)
-    return found
+                    with suppress(FileNotFoundError):  # removed since
+                        (damaged if _struck_out(shard, row) else left).append(shard.data)
+    return Damage(entries, size, damaged, left, indexes)
+
+
+def _struck_out(shard: Shard, row: np.void) -> bool:
+    """Let the row count as none; False where it may not be written.
+
+    Raises:
+        FileNotFoundError: the shard is gone.
+    """
+    try:
+        annul(shard.index, row["key"].tobytes(), int(row["offset"]))
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def records(rows: dict[Shard, Rows]) -> Iterator[tuple[Shard, np.void, bytes | None]]:

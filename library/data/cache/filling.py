@@ -145,14 +145,24 @@ def refuse_varying_pictures(data: TrainingData) -> None:
 
 
 def _until_whole(cache: TensorCache, fill: Callable[[], None]) -> None:
-    """Fill the cache, and again where files of it were removed meanwhile. Then it is held open: removing them does no more harm."""
-    for _ in range(MOST_FILLINGS):
+    """Fill the cache, and again where files of it were removed meanwhile. Then it is held open: removing them does no more harm.
+
+    Raises:
+        UserError: they were removed each time.
+    """
+    for filling in range(1, MOST_FILLINGS + 1):
         fill()
         if cache.hold():
             return
-        log.warning(
-            "files of the cache in %s were removed while it was filled; what is lacking is made anew", cache.folder
-        )
+        if filling < MOST_FILLINGS:
+            log.warning(
+                "files of the cache in %s were removed while it was filled; what is lacking is made anew", cache.folder
+            )
+    raise UserError(
+        f"files of the cache in {cache.folder} were removed while it was filled, {MOST_FILLINGS} times one after another. See "
+        "what empties that folder, name another cache_dir, or cache in memory (cache_latents instead of "
+        "cache_latents_to_disk)."
+    )
 
 
 def _share(data: TrainingData, cache: TensorCache) -> slice:

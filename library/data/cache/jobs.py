@@ -133,7 +133,7 @@ def latent_jobs(data: TrainingData, fingerprint: str) -> Jobs:
     pictures = data.material.pictures
     shown = np.flatnonzero(np.asarray(data.repeats) > 0)
     mirrored = np.zeros(len(pictures), bool)
-    datasets_N, subsets_N = pictures.of_places("dataset"), pictures.of_places("subset")
+    datasets_N, subsets_N = pictures.of_subsets("dataset"), pictures.of_subsets("subset")
     for number, dataset in enumerate(data.material.datasets):
         for index, subset in enumerate(dataset.subsets):
             mirrored[(datasets_N == number) & (subsets_N == index)] = subset.images.flip_aug

@@ -14,7 +14,7 @@ U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a record is."""
 
     shard: int

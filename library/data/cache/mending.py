@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from library.core.wording import how_many
 from library.data.cache.claims import Claim, claim, release
 from library.data.cache.shards import (
     HEAD,
@@ -47,7 +48,7 @@ def warn_once(text: str) -> None:
 
 def tell_of_lost_rows(shard: Shard, lost: int, mended: Mended | None) -> None:
     """Warn of rows of an index that lead nowhere, and say what became of them."""
-    told = f"cache file {shard.index} is damaged in {lost} place{'s' * (lost != 1)}"
+    told = f"cache file {shard.index} is damaged in {how_many(lost, 'place')}"
     if mended is None:
         warn_once(f"{told}, and cannot be mended now: another process adds to it, or it is for reading only.")
     else:

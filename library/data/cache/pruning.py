@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from library.core.disk import writing
 from library.data.cache.appending import Appender
-from library.data.cache.claims import Claim, claim, release, remove
+from library.data.cache.claims import Claim, claim, is_anothers, release, remove
 from library.data.cache.contents import (
     FORMER_ENTRY,
     Contents,
@@ -28,6 +29,10 @@ from library.data.cache.shards import SHARD_BYTES, Shard
 
 SMALL = SHARD_BYTES // 4
 """Shards below this are put together."""
+
+ANOTHERS = "kept, being another user's"
+IN_USE = "kept, being in use or on a disk without locks"
+"""Why something is left."""
 
 WASTEFUL = 0.1
 """Share of a shard's data from which on it is written anew without what is of no use."""
@@ -69,13 +74,16 @@ def prune(
         oldest = -np.inf if unused_for is None else time.time() - unused_for
         unwanted = [each for each in there.shards if each.used < oldest or each.shard in removed_first]
         for facts in unwanted:
-            claimed = None if dry_run else claim(facts.shard)
-            if claimed is not None:
-                remove(claimed)
-            elif not dry_run and facts.shard.index.exists():
-                yield Pruned("kept, being in use or on a disk without locks", str(facts.shard.data), 0)
+            if is_anothers(facts.shard):
+                yield Pruned(ANOTHERS, str(facts.shard.data), 0)
                 continue
-            yield Pruned("removed", str(facts.shard.data), facts.size)
+            claimed = None if dry_run else claim(facts.shard)
+            kept = ""
+            if claimed is not None:
+                kept = "" if _could_remove(claimed) else ANOTHERS
+            elif not dry_run and facts.shard.index.exists():
+                kept = IN_USE
+            yield Pruned(kept or "removed", str(facts.shard.data), 0 if kept else facts.size)
         yield from _compacted([each for each in there.shards if each not in unwanted], dry_run, progress)
 
 
@@ -90,12 +98,26 @@ def least_used(shards: Iterable[ShardFacts], max_size: int) -> list[Shard]:
     return gone[::-1]
 
 
+def _could_remove(claimed: Claim) -> bool:
+    """Remove it; False in a folder where each may remove his own files only."""
+    try:
+        remove(claimed)
+    except PermissionError:
+        return False
+    return True
+
+
 def _without_leftovers(there: Contents, dry_run: bool) -> Iterator[Pruned]:
     for path in there.strays:
-        size = path.stat().st_size
-        if not dry_run:
-            path.unlink(missing_ok=True)
-        yield Pruned("removed, half a shard", str(path), size)
+        with suppress(FileNotFoundError):  # removed since
+            size = path.stat().st_size
+            try:
+                if not dry_run:
+                    path.unlink()
+            except PermissionError:
+                yield Pruned(ANOTHERS, str(path), 0)
+            else:
+                yield Pruned("removed, half a shard", str(path), size)
     files = [path for folder in there.former for path in folder.iterdir() if FORMER_ENTRY.fullmatch(path.name)]
     size = sum(path.stat().st_size for path in files)
     if not dry_run:
@@ -112,6 +134,9 @@ def _compacted(shards: list[ShardFacts], dry_run: bool, progress: bool) -> Itera
     """Shards with much of no use, and small ones, written anew as few."""
     small = [each for each in shards if each.size < SMALL]
     chosen = [each for each in shards if each.useless > WASTEFUL * each.size or (len(small) > 1 and each in small)]
+    others = [each for each in chosen if is_anothers(each.shard)]
+    yield from (Pruned(ANOTHERS, str(each.shard.data), 0) for each in others)
+    chosen = [each for each in chosen if each not in others]
     if dry_run:
         claimed = {}
     else:
@@ -123,8 +148,7 @@ def _compacted(shards: list[ShardFacts], dry_run: bool, progress: bool) -> Itera
             release(taken)
         return
     if claimed:
-        others = [each.shard for each in shards if each not in claimed]
-        _rewrite(claimed, others, progress)
+        _rewrite(claimed, [each.shard for each in shards if each not in claimed], progress)
     if chosen:
         names = ", ".join(each.shard.data.stem for each in chosen)
         yield Pruned("written anew as few", names, sum(each.useless for each in chosen))
@@ -153,7 +177,7 @@ def _rewrite(claimed: dict[ShardFacts, Claim], others: Sequence[Shard], progress
     finally:
         appender.close()
         for taken in claimed.values():
-            (remove if done else release)(taken)
+            (_could_remove if done else release)(taken)
     used = max(each.used for each in claimed)
     for new in made:
         if new is not None:

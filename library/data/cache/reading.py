@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from library.core.errors import UserError
-from library.data.cache.lookup import Place, Segment, merged, segment_of, without_shards
+from library.data.cache.lookup import Location, Segment, merged, segment_of, without_shards
 from library.data.cache.mending import mended_if_free, tell_of_lost_rows, warn_once
 from library.data.cache.shards import (
     HEAD,
@@ -81,7 +81,8 @@ class ShardReader:
         self._files: dict[int, DataFile] = {}
         self._next = 0
         self._refreshing = RLock()
-        self._holds = False
+        self.holds = False
+        """Whether data stay open: see `hold`."""
         self.lost = False
         """A shard that was known has been removed."""
 
@@ -107,7 +108,7 @@ class ShardReader:
             or there[known.name].st_ino != known.inode
             or there[known.name].st_size < known.size
         }
-        if self._holds:
+        if self.holds:
             gone -= set(self._files)  # what is open can be read on
         self.lost = self.lost or bool(gone)
         found = [
@@ -124,7 +125,7 @@ class ShardReader:
         Raises:
             UserError: a file cannot be read.
         """
-        self._holds = True
+        self.holds = True
         ages = {number: self._last_used(known.name) for number, known in self._known.items()}
         for number in sorted(ages, key=ages.__getitem__, reverse=True):
             if len(self._files) < OPEN_AT_ONCE and number not in self._files and self._opened(number) is None:
@@ -152,7 +153,7 @@ class ShardReader:
         """
         for segment, position in self._found(key):
             shard, offset, length = (int(number) for number in segment.places[:, position])
-            record = self._read(Place(shard, offset, length))
+            record = self._read(Location(shard, offset, length))
             if record is not None and is_whole(record, key):
                 return record[HEAD.size :]
             segment.places[2, position] = 0
@@ -218,15 +219,15 @@ class ShardReader:
             segments[-2:] = [merged(segments[-2:])]
         self._segments = segments
 
-    def _read(self, place: Place) -> Bytes | None:
+    def _read(self, location: Location) -> Bytes | None:
         """The record there; None where its shard has been removed, which is no damage."""
-        file = self._files.get(place.shard) or self._opened(place.shard)
+        file = self._files.get(location.shard) or self._opened(location.shard)
         if file is None:
             return None
         try:
-            return file.read(place.offset, HEAD.size + place.length)
+            return file.read(location.offset, HEAD.size + location.length)
         except OSError as error:
-            raise _unreadable(error, self.folder, self._known[place.shard].name) from error
+            raise _unreadable(error, self.folder, self._known[location.shard].name) from error
 
     def _opened(self, shard: int) -> DataFile | None:
         known = self._known.get(shard)

@@ -53,6 +53,10 @@ class Shard:
     data: Path
     index: Path
 
+    def is_there(self) -> bool:
+        """Whether nobody has removed it, since files of a name are made once."""
+        return self.data.exists() and self.index.exists()
+
 
 def shard_named(folder: Path, name: str) -> Shard:
     """The shard of that name in a folder."""

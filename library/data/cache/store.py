@@ -10,6 +10,7 @@ import json
 import os
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from library.core.errors import UserError
 from library.data.cache.appending import Appender
 from library.data.cache.reading import ShardReader
 from library.data.cache.shards import Bytes, packed
@@ -37,7 +39,8 @@ TYPES = {
 class TensorCache:
     """Named groups of tensors by key, in a folder of shards or, without one, in memory.
 
-    May be sent to other processes: of a folder only its name travels. Threads may share it, and forked processes too.
+    May be sent to other processes: of a folder only its name travels, and where it is held they hold it too, from when they
+    get it. Threads may share it, and forked processes too.
 
     Args:
         folder: where shards are kept; None keeps the entries in memory.
@@ -62,10 +65,6 @@ class TensorCache:
         if payload is None:
             payload = self._fresh_payload(wanted)
         return None if payload is None else _tensors(payload)
-
-    def holds(self, key: str) -> bool:
-        """Whether there is something under the key, whole or not."""
-        return bool(self.sizes([key])[0])
 
     def sizes(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
         """Bytes of what is under each key, whole or not; 0 where there is nothing. For many keys in one call.
@@ -116,7 +115,9 @@ class TensorCache:
         self.flush()
         self._reader.refresh()
         self._reader.hold()
-        lost = self._reader.lost or not all(index.exists() for index in self._appender.filled)
+        lost = self._reader.lost or not all(shard.is_there() for shard in self._appender.filled)
+        if lost:
+            self._reader.refresh()  # one removal is told of once
         self._reader.lost = False
         self._appender.filled.clear()
         return not lost
@@ -129,11 +130,16 @@ class TensorCache:
         return self._reader.entries
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_entries": self._entries}
+        held = self._reader is not None and self._reader.holds
+        return {"folder": self.folder, "_entries": self._entries, "held": held}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.folder, self._entries = state["folder"], state["_entries"]
         self._open()
+        if state["held"] and self._reader is not None:
+            with suppress(UserError):  # whoever asks for an entry is told
+                self._reader.refresh()
+                self._reader.hold()
 
     def _open(self) -> None:
         self._process = os.getpid()

@@ -17,17 +17,12 @@ LOST = "\ufffd"
 """What stands in a text for bytes that are none of its encoding."""
 
 
-def read_caption(path: Path) -> tuple[str, str]:
-    """The caption and a remark.
+def caption_in(data: bytes) -> tuple[str, str]:
+    """The caption in a file's bytes, and a remark.
 
     Returns:
         The lines that are not blank, stripped and joined by a newline; and "" or the encoding that had to be guessed.
     """
-    return caption_in(path.read_bytes())
-
-
-def caption_in(data: bytes) -> tuple[str, str]:
-    """The caption and a remark, as `read_caption`, of a file's bytes."""
     text, encoding = decoded(data)
     return clean_lines(text), encoding
 

@@ -61,13 +61,13 @@ def compose(caption: str, settings: CaptionConfig, decide: Decisions) -> str:
     1 prefix and suffix. 2 dropout of the whole caption. 3 wildcards, or the first line. 4 tags and what stays in front.
     5 tag warm-up. 6 shuffle. 7 tag dropout. 8 join. 9 secondary separator.
     """
-    caption = "\n".join(_surrounded(line, settings) for line in caption.split("\n"))
+    caption = surrounded(caption, settings)
     if decide.happens(settings.caption_dropout_rate) or decide.empties_epoch(settings.caption_dropout_every_n_epochs):
         return ""
     lines = caption.split("\n")
     caption = _wildcards(decide.one_of(lines), decide) if settings.enable_wildcard else lines[0]
     if _rearranges(caption, settings):
-        front, middle, end = _split(caption, settings)
+        front, middle, end = split(caption, settings)
         middle = middle[: decide.tags_in_use(len(middle), settings)]
         middle = decide.shuffled(middle) if settings.shuffle_caption else middle
         middle = [tag for tag in middle if not decide.happens(settings.caption_tag_dropout_rate)]
@@ -75,6 +75,25 @@ def compose(caption: str, settings: CaptionConfig, decide: Decisions) -> str:
     if settings.secondary_separator:
         caption = caption.replace(settings.secondary_separator, settings.caption_separator)
     return caption
+
+
+def surrounded(caption: str, settings: CaptionConfig) -> str:
+    """Each line of the caption with prefix and suffix."""
+    prefix, suffix = settings.caption_prefix, settings.caption_suffix
+    if not prefix and not suffix:
+        return caption
+    return "\n".join(" ".join(filter(None, (prefix, line, suffix))) for line in caption.split("\n"))
+
+
+def split(line: str, settings: CaptionConfig) -> tuple[list[str], list[str], list[str]]:
+    """Tags that stay in front, tags that move, tags that stay at the end."""
+    mark = settings.keep_tokens_separator
+    if mark and mark in line:
+        front, _, rest = line.partition(mark)
+        middle, _, end = rest.partition(mark)
+        return _tags(front, settings), _tags(middle, settings), _tags(end, settings)
+    tags = _tags(line, settings)
+    return tags[: settings.keep_tokens], tags[settings.keep_tokens :], []
 
 
 def variants(caption: str, settings: CaptionConfig) -> list[str] | None:
@@ -205,10 +224,6 @@ def _next_path(taken: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
     return None
 
 
-def _surrounded(line: str, settings: CaptionConfig) -> str:
-    return " ".join(part for part in (settings.caption_prefix, line, settings.caption_suffix) if part)
-
-
 def _wildcards(caption: str, decide: Decisions) -> str:
     """`{red|blue}` becomes one of its options; `{{` and `}}` stand for braces."""
 
@@ -224,17 +239,6 @@ def _rearranges(caption: str, settings: CaptionConfig) -> bool:
     """Whether tags are taken apart at all; a caption that is not touched keeps its own spacing."""
     marked = bool(settings.keep_tokens_separator) and str(settings.keep_tokens_separator) in caption
     return marked or settings.shuffle_caption or settings.token_warmup_step > 0 or settings.caption_tag_dropout_rate > 0
-
-
-def _split(caption: str, settings: CaptionConfig) -> tuple[list[str], list[str], list[str]]:
-    """Tags that stay in front, tags that move, tags that stay at the end."""
-    mark = settings.keep_tokens_separator
-    if mark and mark in caption:
-        front, _, rest = caption.partition(mark)
-        middle, _, end = rest.partition(mark)
-        return _tags(front, settings), _tags(middle, settings), _tags(end, settings)
-    tags = _tags(caption, settings)
-    return tags[: settings.keep_tokens], tags[settings.keep_tokens :], []
 
 
 def _tags(text: str, settings: CaptionConfig) -> list[str]:

@@ -17,7 +17,7 @@ from library.core.disk import writing
 from library.core.errors import UserError
 from library.data.captions.files import GUESSED, decoded, is_whole, metadata_in
 from library.data.index.folder import Folder
-from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
+from library.data.index.siblings import Siblings, caption_endings, extension_of, stem_of, suggestion
 
 JSON_FIELDS = ("tags", "caption")
 """Of a metadata entry; the first that it has is edited."""
@@ -119,7 +119,7 @@ def find_captions(root: Path, recursive: bool, extension: str | None, encoding: 
     """The captions of a folder's pictures; hidden files and folders are passed over.
 
     Args:
-        extension: of caption files; None: whichever of CAPTION_EXTENSIONS there is, .txt for new ones.
+        extension: of caption files; None: whichever of `siblings.CAPTION_EXTENSIONS` there is, .txt for new ones.
         encoding: of those of which it would have to be guessed.
 
     Raises:
@@ -127,7 +127,7 @@ def find_captions(root: Path, recursive: bool, extension: str | None, encoding: 
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}. {suggestion(root)}")
-    endings = CAPTION_EXTENSIONS if extension is None else (f".{extension.lstrip('.').lower()}",)
+    endings = caption_endings(extension)
     try:
         names = Folder(root).listing(recursive).names
     except OSError as error:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from library.config.dataset import Subset
 from library.data.checks.findings import Finding, Severity
-from library.data.checks.folders import UNREAD_EXTENSIONS
 from library.data.checks.remarks import MOST_OF_A_KIND
 from library.data.index.folder import Folder, Listing
 from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of
+from library.data.pictures.endings import UNTRAINED
 
 EMPTY_CAPTION = "It trains with an empty caption."
 
@@ -76,7 +76,7 @@ def about_captions_alone(
     alone = siblings.places.difference(place for place in found if place is not None)
     if not alone:
         return
-    unread = (name for name in files.names if extension_of(name) in UNREAD_EXTENSIONS)
+    unread = (name for name in files.names if extension_of(name) in UNTRAINED)
     alone.difference_update(map(siblings.caption_of, unread))
     without: dict[str, list[str]] = {}
     for name, place in zip(pictures, found):

@@ -14,6 +14,7 @@ from library.config.dataset import Dataset, Subset
 from library.core.wording import how_many
 from library.data.checks.findings import Finding, Severity
 from library.data.index.pictures import Pictures
+from library.data.split import subsets_that_train
 
 FEWEST = 10
 
@@ -52,7 +53,7 @@ class Class:
 
 def about_counts(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
     """What is to be said of how many pictures there are and how often each is shown."""
-    subsets = [datasets[place.dataset].subsets[place.subset] for place in pictures.places]
+    subsets = [datasets[facts.dataset].subsets[facts.subset] for facts in pictures.subsets]
     yield from _about_number(pictures, datasets, subsets)
     yield from _about_balance(pictures, datasets, subsets)
     yield from _about_regularisation(pictures, datasets)
@@ -63,19 +64,23 @@ def _about_number(pictures: Pictures, datasets: Sequence[Dataset], subsets: Sequ
         advice = "Set train_data_dir or dataset_config."
         yield Finding("no pictures", "error", "", "No training data are given.", advice)
         return
-    teaches = [not place.is_reg and datasets[place.dataset].buckets.validation_split < 1 for place in pictures.places]
-    triggers = sorted({subset.trigger_word for subset, counts in zip(subsets, teaches) if counts})
+    train = subsets_that_train(pictures, datasets)
+    if not any(train) and not pictures.of_subsets("is_reg").all():
+        message = "There is not one picture to train on: validation_split = 1 holds all of them out."
+        yield Finding("no pictures", "error", "", message, "Lower it, or add a dataset that trains.")
+        return
+    triggers = sorted({subset.trigger_word for subset, counts in zip(subsets, train) if counts})
     if all(triggers) and len(triggers) > 1:
         for trigger in triggers:
-            of_trigger = [counts and subset.trigger_word == trigger for subset, counts in zip(subsets, teaches)]
+            of_trigger = [counts and subset.trigger_word == trigger for subset, counts in zip(subsets, train)]
             yield from _number_of(pictures, of_trigger, f" of '{trigger}'")
     else:
-        yield from _number_of(pictures, teaches, "")
+        yield from _number_of(pictures, train, "")
 
 
-def _number_of(pictures: Pictures, counts_of_place: Sequence[bool], whose: str) -> Iterator[Finding]:
-    """Findings about the different pictures of some of the places."""
-    counted_N = np.array(counts_of_place or [False])[pictures.rows_N["place"]]
+def _number_of(pictures: Pictures, counts_of_subset: Sequence[bool], whose: str) -> Iterator[Finding]:
+    """Findings about the different pictures of some of the subsets."""
+    counted_N = np.array(counts_of_subset or [False])[pictures.rows_N["subset"]]
     count = len(np.unique(pictures.contents_N[counted_N]))
     there_are = (
         f"There {'is one' if count == 1 else f'are {count} different'} {'picture' if count == 1 else 'pictures'}"
@@ -103,15 +108,15 @@ def _number_of(pictures: Pictures, counts_of_place: Sequence[bool], whose: str) 
 def _about_balance(pictures: Pictures, datasets: Sequence[Dataset], subsets: Sequence[Subset]) -> Iterator[Finding]:
     """Folders that are shown far less often than the one that is shown most."""
     classes: dict[Path, Class] = {}
-    for place, subset, count in zip(pictures.places, subsets, _of_places(pictures)):
+    train = subsets_that_train(pictures, datasets)
+    for facts, subset, trains, count in zip(pictures.subsets, subsets, train, _pictures_of_subsets(pictures)):
         path = subset.image_dir or subset.metadata_file
-        only_validates = datasets[place.dataset].buckets.validation_split >= 1
-        if subset.is_reg or subset.keeps_output or only_validates or not count or path is None:
+        if not subset.teaches or not trains or not count or path is None:
             continue
         each = classes.setdefault(path, Class(path))
         each.pictures += count
-        each.samples += count * place.repeats
-        each.repeats |= {place.repeats}
+        each.samples += count * facts.repeats
+        each.repeats |= {facts.repeats}
     most = max(classes.values(), key=lambda each: each.samples, default=None)
     for each in classes.values():
         if most is not None and most.samples >= UNBALANCED * each.samples:
@@ -140,12 +145,12 @@ def _how_to_balance(each: Class, most: Class) -> str:
 
 def _about_regularisation(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
     """Datasets whose few regularisation pictures are shown far more often than what is trained."""
-    counts = _of_places(pictures)
+    counts = _pictures_of_subsets(pictures)
     for number, dataset in enumerate(datasets):
-        mine = [(place, count) for place, count in zip(pictures.places, counts) if place.dataset == number]
-        regularising = sum(count for place, count in mine if place.is_reg)
-        teaching = sum(count for place, count in mine if not place.is_reg)
-        samples = sum(count * place.repeats for place, count in mine if not place.is_reg)
+        mine = [(facts, count) for facts, count in zip(pictures.subsets, counts) if facts.dataset == number]
+        regularising = sum(count for facts, count in mine if facts.is_reg)
+        teaching = sum(count for facts, count in mine if not facts.is_reg)
+        samples = sum(count * facts.repeats for facts, count in mine if not facts.is_reg)
         if regularising and teaching >= UNBALANCED * regularising:
             where = next(subset.where for subset in dataset.subsets if subset.is_reg)
             message = (
@@ -158,7 +163,7 @@ def _about_regularisation(pictures: Pictures, datasets: Sequence[Dataset]) -> It
             yield Finding("class imbalance", "notice", where, message, advice)
 
 
-def _of_places(pictures: Pictures) -> list[int]:
-    """How many pictures each place has."""
-    counts: NDArray[np.int64] = np.bincount(pictures.rows_N["place"], minlength=len(pictures.places))
+def _pictures_of_subsets(pictures: Pictures) -> list[int]:
+    """How many pictures each of `pictures.subsets` has."""
+    counts: NDArray[np.int64] = np.bincount(pictures.rows_N["subset"], minlength=len(pictures.subsets))
     return counts.tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from library.core.errors import UserErrors
+from library.core.wording import how_many
 
 Severity = Literal["error", "warning", "notice"]
 
@@ -15,7 +16,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
 
 SHOWN_PATHS = 8
 
-COUNTED_AS = {"setting": "settings"} | dict.fromkeys(
+COUNTED_AS = {"setting": "setting"} | dict.fromkeys(
     (
         "no folder",
         "no pictures",
@@ -25,9 +26,9 @@ COUNTED_AS = {"setting": "settings"} | dict.fromkeys(
         "same caption",
         "tag in every caption",
     ),
-    "folders",
+    "folder",
 )
-"""What findings of a kind are about, where it is not files."""
+"""What a finding of a kind is about, where it is not a file."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Group:
 
     @property
     def counted_as(self) -> str:
-        """What several of them are: files, folders or settings."""
-        return COUNTED_AS.get(self.first.kind, "files")
+        """What each of them is about: a file, a folder or a setting."""
+        return COUNTED_AS.get(self.first.kind, "file")
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
@@ -110,4 +111,4 @@ def _text(group: Group) -> str:
         for each in group.findings[:SHOWN_PATHS]
     ]
     more = f"\n    and {count - SHOWN_PATHS} more" if count > SHOWN_PATHS else ""
-    return f"each of {count} {group.counted_as}: {says}{''.join(shown)}{more}"
+    return f"each of {how_many(count, group.counted_as)}: {says}{''.join(shown)}{more}"

@@ -9,19 +9,16 @@ from library.config.dataset import IMAGE_EXTENSIONS
 from library.data.checks.findings import Finding
 from library.data.index.folder import Folder, Listing
 from library.data.index.siblings import extension_of, stem_of, subfolders
-
-UNREAD_EXTENSIONS = frozenset(
-    {".heic", ".heif", ".jxl", ".psd", ".svg", ".cr2", ".nef", ".dng", ".exr", ".jp2", ".jfif"}
-)
-"""Endings of pictures that are not read, so that leaving them out is said."""
+from library.data.pictures.endings import CONVERTIBLE, EXPORT, UNTRAINED
 
 
 def about_unread(folder: Folder, files: Listing) -> Iterator[Finding]:
     """Pictures of kinds that are not read."""
     for name in files.names:
-        if (extension := extension_of(name)) in UNREAD_EXTENSIONS:
-            message = f"is a {extension} file, which is not read."
-            yield Finding("not read", "warning", str(folder.path(name)), message, "Convert it to PNG or JPEG.")
+        if (ending := extension_of(name)) in UNTRAINED:
+            message = f"is a {ending} file, which is not read."
+            advice = "`dojo dataset prepare` converts it." if ending in CONVERTIBLE else EXPORT
+            yield Finding("not read", "warning", str(folder.path(name)), message, advice)
 
 
 def about_same_names(folder: Folder, names: Iterable[str]) -> Iterator[Finding]:

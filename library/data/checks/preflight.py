@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
-from library.data.captions.pipeline import plain_caption, whole_word
+from library.data.captions.pipeline import plain_caption, surrounded, whole_word
 from library.data.checks.appearance import about_empty, about_exposure, about_focus, about_transparency
 from library.data.checks.counts import about_counts
 from library.data.checks.findings import Finding, Severity, made_strict
@@ -31,14 +31,18 @@ MOST_COMPARED = 100_000
 """Pictures of a dataset among which near copies are looked for."""
 
 
+def fewest_tokens(caption: str) -> int:
+    """CLIP tokens that the caption has at least: its tokenizer never joins words, digits or runs of other signs."""
+    return len(re.findall(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", caption, re.IGNORECASE))
+
+
 def preflight(
     datasets: Sequence[Dataset],
     *,
     strict: bool = False,
     max_token_length: int = 75,
-    count_tokens: Callable[[str], int] | None = None,
+    count_tokens: Callable[[str], int] = fewest_tokens,
     manifest: Path | None = None,
-    decode: bool = True,
     progress: bool = False,
 ) -> Survey:
     """Find and judge every picture and caption.
@@ -47,9 +51,8 @@ def preflight(
         datasets: the resolved datasets.
         strict: warnings become errors.
         max_token_length: captions that are longer are reported.
-        count_tokens: of a caption, as the model's tokenizer counts them; None: those that it has at least.
+        count_tokens: of a caption, as the model's tokenizer counts them.
         manifest: where it is noted what was seen, so that a picture is decoded once in its life; None notes nothing.
-        decode: decode the pictures that were not decoded before, rather than read their headers alone.
         progress: show a bar with the time left.
 
     Returns:
@@ -62,11 +65,11 @@ def preflight(
     remarks = Remarks()
     remarks.add_all(_about_settings(datasets))
     with open_manifest(manifest) as opened:
-        found = Scanner(datasets, Looker(opened, decode, progress), remarks).scan()
+        found = Scanner(datasets, Looker(opened, progress), remarks).scan()
     pictures = found.pictures
     for about in (
         _about_looks(found, datasets),
-        _about_captions(pictures, datasets, max_token_length, count_tokens or fewest_tokens),
+        _about_captions(pictures, datasets, max_token_length, count_tokens),
         about_enlarged(pictures, datasets),
         _about_copies(found),
         _about_faces(pictures, datasets),
@@ -87,10 +90,10 @@ def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]
     for place in np.flatnonzero(records_N["profile_broken"]):
         message = "has a broken colour profile."
         yield Finding("colour profile", "notice", str(pictures[place].path), message, "Its colours are read as sRGB.")
-    judged_N = records_N["decoded"] & ~pictures.of_places("is_reg").astype(bool)
+    judged_N = records_N["decoded"] & ~pictures.of_subsets("is_reg").astype(bool)
     sides = [nearest_side(math.sqrt(math.prod(dataset.buckets.resolution))) for dataset in datasets]
     sharpness_N = records_N["sharpness"][
-        np.arange(len(pictures)), np.array(sides or [0])[pictures.of_places("dataset")]
+        np.arange(len(pictures)), np.array(sides or [0])[pictures.of_subsets("dataset")]
     ]
     empty_N = is_empty(records_N["spread"])
     yield from about_focus(pictures, sharpness_N, judged_N & ~empty_N)
@@ -134,9 +137,9 @@ def _about_captions(
             message = f"the caption has {len(lines)} lines; the first is used."
             remarks.append(("several lines", "notice", message, "With enable_wildcard each is used in turn."))
             lines = lines[:1]
-        if subset.trigger_word and lines[0] and not subset.is_reg:
+        if subset.trigger_word and lines[0] and subset.teaches:
             has_trigger = triggers[subset.trigger_word]
-            if not all(has_trigger(_surrounded(line, subset)) for line in lines):
+            if not all(has_trigger(surrounded(line, subset.captions)) for line in lines):
                 message = f"the caption does not contain the trigger word '{subset.trigger_word}'."
                 remarks.append(("no trigger word", "warning", message, "Add it, or set caption_prefix."))
         if any(_is_longer(line, subset, max_token_length, count_tokens) for line in lines):
@@ -158,15 +161,10 @@ def _is_longer(line: str, subset: Subset, tokens: int, count_tokens: Callable[[s
     )
 
 
-def _surrounded(line: str, subset: Subset) -> str:
-    prefix, suffix = subset.captions.caption_prefix, subset.captions.caption_suffix
-    return " ".join(filter(None, (prefix, line, suffix))) if prefix or suffix else line
-
-
 def _about_copies(found: Found) -> Iterator[Finding]:
     """Pictures that are the same, or nearly, within one dataset; several may well train the same folder at other sizes."""
-    pictures, datasets_N = found.pictures, found.pictures.of_places("dataset")
-    judged_N = found.records_N["decoded"] & ~pictures.of_places("is_reg").astype(bool)
+    pictures, datasets_N = found.pictures, found.pictures.of_subsets("dataset")
+    judged_N = found.records_N["decoded"] & ~pictures.of_subsets("is_reg").astype(bool)
     for dataset in np.unique(datasets_N):
         members = np.flatnonzero(datasets_N == dataset)
         _, first, inverse = np.unique(pictures.contents_N[members], return_index=True, return_inverse=True)
@@ -208,8 +206,3 @@ def _about_regularisation(pictures: Pictures) -> Iterator[Finding]:
     for place in np.flatnonzero(balanced_repeats(pictures) == 0):
         found = "is a regularisation picture beyond the number of training pictures (with repeats) of its dataset."
         yield Finding("left out", "notice", str(pictures[place].path), found, LEFT_OUT)
-
-
-def fewest_tokens(caption: str) -> int:
-    """CLIP tokens that the caption has at least: its tokenizer never joins words, digits or runs of other signs."""
-    return len(re.findall(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", caption, re.IGNORECASE))

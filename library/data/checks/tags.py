@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from library.config.dataset import Dataset, Subset
-from library.data.captions.pipeline import mentions
+from library.data.captions.pipeline import mentions, split, surrounded
+from library.data.captions.tags import tag_key
 from library.data.checks.findings import Finding
 from library.data.index.pictures import Pictures, rows_of_subsets
 
@@ -33,24 +36,24 @@ class Concept:
     first: str = ""
     all_alike: bool = True
     common: dict[str, str] = field(default_factory=dict)
-    """Tags of every caption so far, as they are compared and as they are written, in the first caption's order."""
+    """Tags of every caption so far, their `tag_key` and as they are written, in the first caption's order."""
     start: str = ""
-    """The first tag, where all captions have the same, as it is compared."""
+    """The first tag, where all captions have the same, as the first caption has it."""
     bare: array[int] = field(default_factory=lambda: array("Q"))
     """Places of the pictures whose captions say nothing but the trigger."""
 
     def add(self, caption: str, place: int, subset: Subset) -> None:
-        """One more caption that is not empty."""
-        start = _compared(caption.split(subset.captions.caption_separator)[0])
+        """One more caption that is not empty, with prefix and suffix."""
         self.captions += 1
         self.folders.add(subset.image_dir or subset.metadata_file)
         if self.captions == 1:
             self.first = caption
             self.common = tags_in_every_line(caption, subset)
-            self.start = start
+            self.start = _first_tag(caption, subset)
         elif caption != self.first:
             self.all_alike = False
-            self.start = start if start == self.start else ""
+            if self.start and tag_key(_first_tag(caption, subset)) != tag_key(self.start):
+                self.start = ""
             if self.common:
                 tags = tags_in_every_line(caption, subset)
                 self.common = {tag: written for tag, written in self.common.items() if tag in tags}
@@ -61,16 +64,17 @@ class Concept:
 def about_tags(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
     """Tags in every caption that goes with a trigger word, captions that are all the same, and such as say nothing else.
 
-    A tag counts that is neither the trigger word nor the class word, and that `keep_tokens` does not hold in front. Captions
-    without a trigger word in the settings are taken folder by folder, and the tag that they all begin with is taken for it.
-    Empty captions, regularisation pictures and those whose output is kept do not count. Pictures are gone through once.
+    Captions are taken as they are trained, with prefix and suffix. A tag counts that is neither the trigger word nor the class
+    word, and that `keep_tokens` does not hold in front. Captions without a trigger word in the settings are taken folder by
+    folder, and the tag that they all begin with is taken for it. Empty captions, regularisation pictures and those whose output
+    is kept do not count. Pictures are gone through once.
     """
     concepts: dict[str | Path | None, Concept] = {}
     for subset, row in rows_of_subsets(pictures, datasets):
-        caption = "" if subset.is_reg or subset.keeps_output else pictures.caption(row)
+        caption = pictures.caption(row) if subset.teaches else ""
         if caption:
             key = subset.trigger_word.lower() or subset.image_dir or subset.metadata_file
-            concepts.setdefault(key, Concept(subset)).add(caption, row, subset)
+            concepts.setdefault(key, Concept(subset)).add(surrounded(caption, subset.captions), row, subset)
     for concept in concepts.values():
         if concept.captions >= FEWEST_CAPTIONS:
             yield from _about_concept(concept, pictures)
@@ -99,15 +103,14 @@ def _about_concept(concept: Concept, pictures: Pictures) -> Iterator[Finding]:
 
 
 def _about_common_tags(concept: Concept, path: str) -> Iterator[Finding]:
-    common, word, settings = dict(concept.common), concept.subset.trigger_word, concept.subset.captions
+    common, word = dict(concept.common), concept.subset.trigger_word
     trigger = f"the trigger word '{word}'"
-    texts = filter(None, (settings.caption_prefix, concept.first, settings.caption_suffix))
-    if word and not any(mentions(text, word) for text in texts):
+    if word and not mentions(concept.first, word):
         return  # it is missing, which is told of each caption
     if not word:
         if not concept.start:
             return  # what calls the concept is not known
-        common.pop(concept.start, None)
+        common.pop(tag_key(concept.start), None)
         trigger = f"'{concept.start}', which comes first"
     if not common:
         return
@@ -122,7 +125,7 @@ def _about_common_tags(concept: Concept, path: str) -> Iterator[Finding]:
 
 
 def tags_in_every_line(caption: str, subset: Subset) -> dict[str, str]:
-    """Tags, as they are compared and as they are written, that the caption has whichever of its lines is used.
+    """Tags, their `tag_key` and as they are written, that the caption has whichever of its lines is used.
 
     The trigger word, the class word, what `keep_tokens` holds, and tags with wildcards are left out.
     """
@@ -139,30 +142,31 @@ def says_nothing_else(caption: str, subset: Subset) -> bool:
     own = subset.trigger_word + subset.class_word
     if len(caption) > 2 * len(own) + SHOWN_LETTERS:
         return False
-    return _words(caption) <= _words(subset.trigger_word) | _words(subset.class_word) | ARTICLES
+    return _words(caption) <= _own_words(subset.trigger_word, subset.class_word)
 
 
 def _tags_that_move(line: str, subset: Subset) -> dict[str, str]:
-    """Tags of a line that are not kept in front, compared and as written, without trigger and class word."""
-    settings = subset.captions
-    if settings.enable_wildcard:
+    """Tags of a line that are not kept at its ends, their `tag_key` and as written, without trigger and class word."""
+    if subset.captions.enable_wildcard:
         line = re.sub(r"\{[^{}]*\}", "{}", line)
-    mark, kept = settings.keep_tokens_separator, settings.keep_tokens
-    if mark and mark in line:
-        line, kept = line.split(mark)[1], 0
-    tags = [tag.strip() for tag in line.split(settings.caption_separator) if tag.strip()]
-    own = _words(subset.trigger_word) | _words(subset.class_word) | ARTICLES
+    _, tags, _ = split(line, subset.captions)
+    own = _own_words(subset.trigger_word, subset.class_word)
     return {
-        _compared(tag): tag
-        for tag in tags[kept:]
+        tag_key(tag): tag
+        for tag in tags
         if not _words(tag) <= own
         and "{}" not in tag
         and not (subset.trigger_word and mentions(tag, subset.trigger_word))
     }
 
 
-def _compared(tag: str) -> str:
-    return " ".join(tag.lower().split())
+def _first_tag(caption: str, subset: Subset) -> str:
+    return next(chain(*split(caption.split("\n", 1)[0], subset.captions)), "")
+
+
+@cache
+def _own_words(trigger_word: str, class_word: str) -> Set[str]:
+    return _words(trigger_word) | _words(class_word) | ARTICLES
 
 
 def _words(text: str) -> set[str]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from library.core.hashing import content_hash
 from library.core.runtime import available_cores
-from library.data.cache.keys import content_hash
 from library.data.index.folder import Folder, Listing
 from library.data.index.manifest import Manifest, places_among, trusted_stats
 from library.data.index.record import RECORD
@@ -60,12 +60,10 @@ class Looker:
 
     Args:
         manifest: what was seen before; what is seen now is added.
-        decode: decode pictures, rather than read their headers alone.
         progress: show bars with the time left.
     """
 
     manifest: Manifest
-    decode: bool = True
     progress: bool = False
 
     def look(self, folder: Folder, listing: Listing) -> Looked:
@@ -79,9 +77,9 @@ class Looker:
             records_N[known_N] = known.records_N[places_N[known_N]]
         places = np.flatnonzero(known_N).tolist() if known.problems else []
         problems = {place: found for place in places if (found := known.problems.get(listing.names[place])) is not None}
-        again_N = ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing)
-        if self.decode:
-            again_N |= ~records_N["decoded"]
+        again_N = (
+            ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing) | ~records_N["decoded"]
+        )
         again = np.flatnonzero(again_N).tolist()
 
         def task(place: int) -> Seen:
@@ -115,15 +113,14 @@ class Looker:
         except OSError as error:
             return Seen(record, f"cannot be read ({error.strerror or error})", lasting=False)
         content = np.void(bytes.fromhex(content_hash(data)))
-        if former is not None and former["content"][0] == content and (former["decoded"][0] or not self.decode):
+        if former is not None and former["content"][0] == content and former["decoded"][0]:
             return Seen(former, former_problem)
         record["content"] = content
         try:
             record["width"], record["height"] = size = picture_size(data)
-            if self.decode:
-                record["decoded"] = True
-                with ROOM.taken(size):
-                    _judge(data, record)
+            record["decoded"] = True
+            with ROOM.taken(size):
+                _judge(data, record)
         except PictureError as error:
             record["decoded"] = True  # it need not be tried again
             return Seen(record, str(error))

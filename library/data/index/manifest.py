@@ -161,11 +161,16 @@ def open_manifest(file: Path | None) -> Iterator[Manifest]:
             file.unlink(missing_ok=True)
 
 
+def settled_before() -> int:
+    """Nanoseconds of the clock. Files that were changed before show a further change by their times; later ones may not."""
+    return time.time_ns() - RECENT
+
+
 def trusted_stats(stats_N4: NDArray[np.int64]) -> NDArray[np.int64]:
     """Stats as they are noted: of files that were changed a moment ago without their time, so that they are read once more."""
     noted = stats_N4.copy()
     latest = np.maximum(noted[:, 1], noted[:, 2])
-    noted[latest > time.time_ns() - RECENT, 1] = NEVER
+    noted[latest > settled_before(), 1] = NEVER
     return noted
 
 

@@ -16,7 +16,7 @@ from library.data.pictures.buckets import Size
 
 ROW = np.dtype(
     [
-        ("place", "<u2"),
+        ("subset", "<u2"),
         ("name", "<u4"),
         ("caption", "<u4"),
         ("caption_name", "<u4"),
@@ -27,7 +27,7 @@ ROW = np.dtype(
         ("content", "V20"),
     ]
 )
-"""A picture: its place, the numbers of its texts, the size of the upright picture, and the hash of its bytes."""
+"""A picture: the number of its subset in `Pictures.subsets`, the numbers of its texts, the size of the upright picture, and the hash of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Place:
+class SubsetFacts:
     """What the pictures of a subset have in common."""
 
     root: Path
@@ -73,7 +73,8 @@ class Place:
 class Pictures(Sequence[Picture]):
     """N pictures, each made when it is asked for."""
 
-    places: tuple[Place, ...]
+    subsets: tuple[SubsetFacts, ...]
+    """Those that have pictures, of all datasets."""
     texts: Texts
     rows_N: NDArray[np.void]
     """Of ROW."""
@@ -90,9 +91,9 @@ class Pictures(Sequence[Picture]):
     def __getitem__(self, index: Any) -> Picture | Pictures:
         """One of them; with a slice, or an array of places or truths, those."""
         if not isinstance(index, (int, np.integer)):
-            return Pictures(self.places, self.texts, self.rows_N[index])
-        place, name, caption, caption_name, mask, mask_content, width, height, content = self.rows_N[index].tolist()
-        text, of = self.texts, self.places[place]
+            return Pictures(self.subsets, self.texts, self.rows_N[index])
+        subset, name, caption, caption_name, mask, mask_content, width, height, content = self.rows_N[index].tolist()
+        text, of = self.texts, self.subsets[subset]
         return Picture(
             of.root / text[name],
             width,
@@ -112,26 +113,21 @@ class Pictures(Sequence[Picture]):
         """That of one of them, without the rest."""
         return self.texts[self.rows_N["caption"][index]]
 
-    def of_places(self, attribute: str) -> NDArray[Any]:
-        """(N,) an attribute of each picture's place, such as "dataset"."""
-        return np.array([getattr(place, attribute) for place in self.places] or [0])[self.rows_N["place"]]
+    def of_subsets(self, attribute: str) -> NDArray[Any]:
+        """(N,) an attribute of each picture's subset, such as "dataset"."""
+        return np.array([getattr(facts, attribute) for facts in self.subsets] or [0])[self.rows_N["subset"]]
 
     @property
     def contents_N(self) -> NDArray[np.bytes_]:
         """(N,) hashes of the files, as bytes that compare."""
         return np.ascontiguousarray(self.rows_N["content"]).view("S20")
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that cannot be dropped."""
-        return self.rows_N.nbytes + self.texts.nbytes
-
 
 def rows_of_subsets(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[tuple[Subset, int]]:
     """The row of each picture with its subset, without making the picture."""
-    for number, place in enumerate(pictures.places):
-        subset = datasets[place.dataset].subsets[place.subset]
-        for row in np.flatnonzero(pictures.rows_N["place"] == number).tolist():
+    for number, facts in enumerate(pictures.subsets):
+        subset = datasets[facts.dataset].subsets[facts.subset]
+        for row in np.flatnonzero(pictures.rows_N["subset"] == number).tolist():
             yield subset, row
 
 
@@ -140,18 +136,18 @@ class PicturesInTheMaking:
 
     def __init__(self) -> None:
         self.texts = TextsInTheMaking()
-        self._places: list[Place] = []
+        self._subsets: list[SubsetFacts] = []
         self._rows: list[NDArray[np.void]] = []
 
-    def add(self, place: Place, rows_N: NDArray[np.void]) -> None:
-        """Pictures of one place; their texts are numbers of `texts`, their `place` is set here."""
-        rows_N["place"] = len(self._places)
-        self._places.append(place)
+    def add(self, facts: SubsetFacts, rows_N: NDArray[np.void]) -> None:
+        """Pictures of one subset; their texts are numbers of `texts`, their `subset` is set here."""
+        rows_N["subset"] = len(self._subsets)
+        self._subsets.append(facts)
         self._rows.append(rows_N)
 
     def finished(self) -> Pictures:
         """All of them."""
-        return Pictures(tuple(self._places), self.texts.finished(), joined(self._rows, ROW))
+        return Pictures(tuple(self._subsets), self.texts.finished(), joined(self._rows, ROW))
 
 
 def those(rows_N: NDArray[np.void], which_N: NDArray[np.bool_]) -> NDArray[np.void]:

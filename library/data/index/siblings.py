@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from library.data.pictures.placement import face_of
+
 CAPTION_EXTENSIONS = (".caption", ".txt")
 """The earlier wins."""
 
@@ -68,6 +70,11 @@ def extension_of(name: str) -> str:
     return name[len(stem_of(name)) :].lower()
 
 
+def caption_endings(extension: str | None) -> tuple[str, ...]:
+    """Endings of caption files, in lower case: the one that is given, with or without its dot, else CAPTION_EXTENSIONS."""
+    return CAPTION_EXTENSIONS if extension is None else (f".{extension.lower().removeprefix('.')}",)
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folder's own folders by name, hidden ones apart."""
     with os.scandir(folder) as entries:
@@ -80,9 +87,8 @@ def normal(name: str) -> str:
 
 
 def without_face(stem: str) -> str:
-    """`anna` of `anna_320_180_96_110`."""
-    parts = stem.rsplit("_", 4)
-    return parts[0] if len(parts) == 5 else stem
+    """`anna` of `anna_320_180_96_110`; a name that tells of no face (see `placement.face_of`) stays as it is."""
+    return stem if face_of(stem) is None else stem.rsplit("_", 4)[0]
 
 
 def suggestion(folder: Path) -> str:

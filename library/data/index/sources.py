@@ -15,13 +15,13 @@ from library.data.checks.caption_files import about_caption, about_captions_alon
 from library.data.checks.findings import Finding, Severity
 from library.data.checks.folders import about_same_names, about_subfolders, about_unread
 from library.data.checks.remarks import Remarks
-from library.data.checks.sizes import is_usable, why_unusable
+from library.data.checks.sizes import UNUSABLE, is_usable, why_unusable
 from library.data.index.captions import read_captions
 from library.data.index.folder import Folder, Listing
 from library.data.index.look import Looked, Looker
-from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, Place, joined, those
+from library.data.index.pictures import ROW, Pictures, PicturesInTheMaking, SubsetFacts, joined, those
 from library.data.index.record import RECORD
-from library.data.index.siblings import CAPTION_EXTENSIONS, Siblings, extension_of, stem_of, suggestion
+from library.data.index.siblings import Siblings, caption_endings, extension_of, stem_of, suggestion
 
 LEFT_OUT = "It is left out."
 
@@ -127,8 +127,8 @@ class Scanner:
         self._with_masks(subset, files, rows_N, usable_N)
         for place in np.flatnonzero(usable_N).tolist():
             rows_N["name"][place] = self._making.texts.add(files.listing.names[place])
-        of = Place(files.folder.root, number, index, subset.is_reg, subset.num_repeats)
-        self._making.add(of, those(rows_N, usable_N))
+        facts = SubsetFacts(files.folder.root, number, index, subset.is_reg, subset.num_repeats)
+        self._making.add(facts, those(rows_N, usable_N))
         self._records.append(those(looked.records_N, usable_N))
 
     def _is_usable(self, number: int, index: int, files: _Files, looked: Looked) -> NDArray[np.bool_]:
@@ -143,7 +143,7 @@ class Scanner:
         for place in np.flatnonzero(usable_N & ~learnable_N).tolist():
             path = files.folder.path(files.listing.names[place])
             reason = why_unusable((int(widths_N[place]), int(heights_N[place])))
-            self._tell("unusable size", "warning", path, reason, LEFT_OUT)
+            self._tell(UNUSABLE, "warning", path, reason, LEFT_OUT)
         usable_N &= learnable_N
         width, height = self._datasets[number].buckets.skip_image_resolution or (0, 0)
         large_N = widths_N.astype(np.int64) * heights_N > width * height
@@ -182,7 +182,7 @@ class Scanner:
             for picture in np.flatnonzero(usable_N & (files.captions_N == 0)).tolist():
                 self._remarks.add(about_missing(folder.path(names[picture]), ""))
             return
-        siblings = Siblings(files.beside.names, _caption_extensions(subset))
+        siblings = Siblings(files.beside.names, caption_endings(subset.captions.caption_extension))
         found = [siblings.caption_of(name) for name in names]
         if names:
             self._remarks.add_all(about_endings(subset, files.beside, bool(len(siblings))))
@@ -288,10 +288,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _caption_extensions(subset: Subset) -> tuple[str, ...]:
-    extension = subset.captions.caption_extension
-    if extension is None:
-        return CAPTION_EXTENSIONS
-    return (extension.lower() if extension.startswith(".") else f".{extension.lower()}",)

@@ -39,11 +39,6 @@ class Texts:
         """For processes that are not forked."""
         return Texts, (self._buffer[:], self._starts)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that cannot be dropped."""
-        return self._starts.nbytes + (len(self._buffer) if isinstance(self._buffer, bytes) else 0)
-
 
 class TextsInTheMaking:
     """Takes texts one by one. The first is empty, number 0."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from library.data.cache.keys import content_hash, digest
-from library.data.checks.sizes import SHORTEST_SIDE, WIDEST_ASPECT
+from library.core.hashing import content_hash, digest
+from library.data.checks.sizes import SHORTEST_SIDE, UNUSABLE, is_usable, why_unusable
 from library.data.pictures.buckets import Size
 from library.data.pictures.images import Decoded, PictureError, over_background, placed
 from library.data.pictures.looks import Bits, difference_hash
@@ -119,8 +119,9 @@ def made_of(decoded: Decoded, header: Header, settings: Settings, face: Face | N
     box = within_borders(flat) if settings.trim_borders else (0, 0, *size)
     about = Made(format=header.format, size=size, trimmed=box)
     inner = box[2] - box[0], box[3] - box[1]
-    if kind := left_out(inner, settings.min_side):
-        return Product(replace(about, left_out=kind[0], reason=kind[1]))
+    shortest = max(SHORTEST_SIDE, settings.min_side)
+    if not is_usable(np.array(inner[0]), np.array(inner[1]), shortest):
+        return Product(replace(about, left_out=UNUSABLE, reason=why_unusable(inner, shortest)))
     within = None if face is None else replace(face, centre_x=face.centre_x - box[0], centre_y=face.centre_y - box[1])
     fit = fitted(inner, settings, within)
     image, mask = _treated(decoded, flat, box, fit.placement, settings)
@@ -142,17 +143,6 @@ def made_of(decoded: Decoded, header: Header, settings: Settings, face: Face | N
         mask_content=content_hash(mask_file) if mask_file else "",
     )
     return Product(made, picture, mask_file)
-
-
-def left_out(size: Size, min_side: int) -> tuple[str, str] | None:
-    """Kind and words of the reason for which a picture of this size is not used; the trainer's own reasons among them."""
-    short, long = sorted(size)
-    least = max(SHORTEST_SIDE, min_side)
-    if short < least:
-        return "too small", f"is only {size[0]}x{size[1]} pixels; at least {least} a side are asked for."
-    if long / short > WIDEST_ASPECT:
-        return "extreme shape", f"is {size[0]}x{size[1]}, longer than {WIDEST_ASPECT:g}:1; crop it by hand."
-    return None
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 from library.core.files import write_atomically
 from library.data.preparing.making import Made
-from library.data.preparing.placing import Written
+from library.data.preparing.placing import Wanted, Written, is_there, written_stat
 
 NAME = "prepared.json"
 VERSION = 1
@@ -49,7 +49,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """That of a folder; an empty one where it has none.
+    """That of a folder; an empty one where it has none. Files that an interrupted run has put into place are in it too.
 
     Raises:
         UserError: it is damaged, or of a later version.
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> Manifest:
         table = parse_json(path.read_text(encoding="utf-8"))
         if table["version"] > VERSION:
             raise UserError(f"{path} is of a later version of LoRA Dojo. Update, or name another --out.")
-        return Manifest(
+        manifest = Manifest(
             table["source"],
             {
                 name: Record(
@@ -75,27 +75,45 @@ def read_manifest(folder: Path) -> Manifest:
             },
             {name: Written(content, (size, time)) for name, (content, size, time) in table["files"].items()},
         )
+        coming = dict(table.get("coming", {}))
     except (OSError, UnicodeDecodeError, DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). Remove it and prepare again: files that are the same stay, and with --overwrite "
             "those that differ are replaced."
         ) from error
+    for name, content in coming.items():
+        if is_there(folder / name, content, None):
+            manifest.files[name] = Written(content, written_stat(folder / name))
+    return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """
+def announce(folder: Path, manifest: Manifest, wanted: Mapping[str, Wanted]) -> None:
+    """Note files that will be put into place, so that whichever are there after an interruption are known to be ours.
+
     Raises:
         UserError: it cannot be written.
     """
-    import json
+    known = {name: file.content for name, file in manifest.files.items()}
+    coming = {name: file.content for name, file in wanted.items() if known.get(name) != file.content}
+    if coming:
+        write_manifest(folder, manifest, coming)
 
-    table: dict[str, Any] = {
+
+def write_manifest(folder: Path, manifest: Manifest, coming: Mapping[str, str] | None = None) -> None:
+    """Write it, whole or not at all.
+
+    Args:
+        coming: path below the folder -> hash of the file that is about to be put there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    table = {
         "version": VERSION,
         "source": manifest.source,
         "pictures": {name: asdict(record) for name, record in manifest.records.items()},
         "files": {name: [file.content, *file.stat] for name, file in manifest.files.items()},
+        "coming": dict(coming or {}),
     }
-    write: Callable[[Path], object] = lambda path: path.write_text(  # noqa: E731
-        json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8"
-    )
-    write_atomically(folder / NAME, write)
+    text = json.dumps(table, ensure_ascii=False, indent=1)
+    write_atomically(folder / NAME, lambda path: path.write_text(text, encoding="utf-8"))

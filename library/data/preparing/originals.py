@@ -19,8 +19,8 @@ from library.data.index.siblings import (
     suggestion,
     without_face,
 )
+from library.data.pictures.endings import EXPORT, READ, UNREADABLE
 from library.data.pictures.placement import Face, face_of
-from library.data.preparing.reading import READ, UNREAD
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,8 @@ def _about_others(
     """What is to be said of files that are neither pictures nor captions of some."""
     for name in names:
         path, ending = str(folder / name), extension_of(name)
-        if ending in UNREAD:
-            yield Finding(
-                "not read", "warning", path, f"is a {ending} file, which is not read.", "Export it as PNG or JPEG."
-            )
+        if ending in UNREADABLE:
+            yield Finding("not read", "warning", path, f"is a {ending} file, which is not read.", EXPORT)
         elif ending in endings and beside_pictures:
             yield Finding("no picture", "notice", path, "has no picture of its name.", "It is not copied.")
         elif ending in (".json", ".jsonl"):
@@ -162,8 +160,7 @@ def distinct_stems(names: Sequence[str]) -> list[str]:
 
 
 def _plain_stem(name: str) -> str:
-    stem = normal(stem_of(name))
-    return without_face(stem) if face_of(stem) is not None else stem
+    return without_face(normal(stem_of(name)))
 
 
 def _deeper(source: Path) -> Iterator[Finding]:

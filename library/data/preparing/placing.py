@@ -10,7 +10,7 @@ from pathlib import Path
 
 from library.core.errors import UserError
 from library.core.files import write_atomically
-from library.data.cache.keys import content_hash
+from library.core.hashing import content_hash
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ def place(
     overwrite: bool,
     placed: Placed | None = None,
 ) -> Placed:
-    """Write what is missing or has changed, then remove what is stale.
+    """Remove what is stale, then write what is missing or has changed.
+
+    In this order, since a picture that moves from one part to another must not be in both when the run is interrupted, and names that
+    differ by their case alone are one file on some disks.
 
     Args:
         wanted: path below the folder -> file.
@@ -78,6 +81,12 @@ def place(
         UserError: a file cannot be written.
     """
     placed = placed or Placed({name: file for name, file in former.items() if name not in stale})
+    for name in stale:
+        if is_ours(folder / name, former.get(name)):
+            (folder / name).unlink()
+            placed.removed.append(name)
+        elif (folder / name).exists():
+            placed.kept.append(name)
     for name, file in wanted.items():
         path, known = folder / name, former.get(name)
         if is_there(path, file.content, known):
@@ -88,13 +97,7 @@ def place(
             write_atomically(path, file.write)
             placed.files[name] = Written(file.content, written_stat(path))
             placed.new.append(name)
-    for name in stale:
-        if is_ours(folder / name, former.get(name)):
-            (folder / name).unlink()
-            placed.removed.append(name)
-        elif (folder / name).exists():
-            placed.kept.append(name)
-    remove_empty(folder, {(folder / name).parent for name in placed.removed})
+    remove_empty(folder, {(folder / name).parent for name in stale})  # an interrupted run may have removed the files
     return placed
 
 
@@ -108,7 +111,8 @@ def is_there(path: Path, content: str, former: Written | None) -> bool:
 
 
 def check_apart(source: Path, folder: Path, below: Sequence[str], others: Sequence[Path | None] = ()) -> None:
-    """
+    """See that nothing will be written among the originals.
+
     Args:
         below: folders in `folder` that may be written to, as paths below it.
         others: further files to be written.

@@ -11,7 +11,7 @@ from library.data.checks.findings import Finding
 from library.data.preparing.choosing import Candidate, choose_validation, find_copies
 from library.data.preparing.dataset_file import MASKS, NAME, TRAIN, VALIDATION, dataset_file
 from library.data.preparing.files import caption_of, files_of, mask_of, target_of
-from library.data.preparing.manifest import Manifest, Record, read_manifest, write_manifest
+from library.data.preparing.manifest import Manifest, Record, announce, read_manifest, write_manifest
 from library.data.preparing.originals import Original, find_originals
 from library.data.preparing.outcome import Outcome, Prepared, Request
 from library.data.preparing.placing import Placed, Wanted, check_apart, is_ours, is_there, place, with_bytes
@@ -22,8 +22,8 @@ from library.data.preparing.summary import about, about_kept
 def prepare(request: Request) -> Prepared:
     """Prepare the originals, or with `dry_run` tell what would become of them.
 
-    Nothing is in place before all are made: an interrupted run leaves the folder as it was, and the next one goes on from what
-    was made.
+    Nothing is in place before all are made: a run that is interrupted until then leaves the folder as it was. One that is interrupted
+    later leaves a part of the files, no picture in two places. The next run goes on from either.
 
     Raises:
         UserError: settings that contradict one another, a source without pictures, a folder that would touch the originals, or
@@ -51,7 +51,8 @@ def prepare(request: Request) -> Prepared:
 
 
 def check_source(former: Manifest, request: Request) -> None:
-    """
+    """See that the folder has no other source.
+
     Raises:
         UserError: the folder was prepared from other originals, which are still there.
     """
@@ -115,11 +116,15 @@ def put_into_place(
     left = {} if request.prune else {name: former.records[name] for name in gone}
     kept = {NAME, *(file for record in left.values() for file in record.files)}
     stale = [name for name in former.files if name not in wanted and name not in kept]
+    records = {each.original.name: replace(each.record, files=_files(each)) for each in outcomes}
+    manifest = Manifest(str(request.source.resolve()), left | records, former.files)
+    announce(request.out, manifest, wanted)
     placed = place(request.out, wanted, former.files, stale, request.overwrite)
     text, about_folders = dataset_file(request.out, request.settings)
-    placed = place(request.out, {NAME: with_bytes(text.encode())}, placed.files, [], request.overwrite, placed)
-    records = {each.original.name: replace(each.record, files=_files(each)) for each in outcomes}
-    write_manifest(request.out, Manifest(str(request.source.resolve()), left | records, placed.files))
+    toml = {NAME: with_bytes(text.encode())}
+    announce(request.out, replace(manifest, files=placed.files), toml)
+    placed = place(request.out, toml, placed.files, [], request.overwrite, placed)
+    write_manifest(request.out, replace(manifest, files=placed.files))
     return placed, about_folders
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,10 @@ from tqdm import tqdm
 from library.core.documents import DocumentError, parse_json
 from library.core.errors import UserError
 from library.core.files import write_atomically
+from library.core.hashing import content_hash
 from library.core.runtime import available_cores
-from library.data.cache.keys import content_hash
 from library.data.index.folder import numbers_of
+from library.data.index.manifest import settled_before
 from library.data.pictures.room import Room
 from library.data.preparing.making import UNREADABLE, Made, Product, key_of, make
 from library.data.preparing.manifest import Manifest, Record
@@ -27,9 +27,6 @@ from library.data.preparing.settings import Settings
 
 WORKSHOP = ".preparing"
 """Folder of what is made, below that of the prepared pictures, until all has its place."""
-
-RECENT = 2_000_000_000
-"""Nanoseconds for which a file that was changed may change again without its times showing it."""
 
 T = TypeVar("T")
 
@@ -124,7 +121,7 @@ class Production:
     def _record(self, original: Original) -> Record:
         former = self.former.records.get(original.name)
         try:
-            now, stat, data = time.time_ns(), numbers_of(original.path.stat()), b""
+            settled, stat, data = settled_before(), numbers_of(original.path.stat()), b""
             if former is not None and former.stat == stat:
                 content = former.content
             else:
@@ -141,7 +138,7 @@ class Production:
                 made = self._make(data, key, original)
         except OSError as error:
             return Record((), "", "", Made(UNREADABLE, f"cannot be read ({error.strerror or error})."))
-        return Record(stat if now - max(stat[1:3]) > RECENT else (), content, key, made)
+        return Record(stat if max(stat[1:3]) < settled else (), content, key, made)
 
     def _make(self, data: bytes, key: str, original: Original) -> Made:
         product = make(data, self.settings, original.face, self.room)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from library.config.dataset import IMAGE_EXTENSIONS
 from library.data.pictures.buckets import Size
 from library.data.pictures.colours import UNREADABLE, has_broken_profile, to_srgb
 from library.data.pictures.images import (
@@ -44,15 +43,6 @@ KINDS = (
     Kind("PSD", re.compile(rb"8BPS")),
 )
 
-READ = frozenset({*IMAGE_EXTENSIONS, ".jfif", ".jpe", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".psd"})
-"""Endings, in lower case, of the files that are taken for pictures; what they are is told by their bytes."""
-
-UNREAD = frozenset(
-    {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".svg", ".exr", ".xcf", ".kra", ".clip"}
-    | {".mp4", ".mov", ".webm", ".avi", ".mkv"}
-)
-"""Endings of pictures and films that are not read, so that leaving them out is said."""
-
 
 @dataclass(frozen=True)
 class Header:
@@ -71,7 +61,8 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """
+    """What a file's bytes say of its picture, whose pixels are not decoded yet.
+
     Raises:
         PictureError: not a picture that can be read here, or one with too many pixels.
     """

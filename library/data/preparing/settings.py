@@ -43,7 +43,8 @@ class Settings:
     format: Format = "png"
 
     def check(self) -> None:
-        """
+        """See that they can be fulfilled.
+
         Raises:
             UserErrors: settings that contradict one another, or that the trainer would refuse; all at once.
         """

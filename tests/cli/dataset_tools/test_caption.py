@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from library.cli.dataset_tools.captions import work
 from library.cli.main import main
-from library.data.captions.files import read_caption
+from library.data.captions.files import caption_in
 
 ROOT = Path(__file__).resolve().parents[3]
 PICTURE = base64.b64decode(
@@ -525,8 +525,7 @@ def test_a_damaged_journal_is_told(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_terminals_get_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("library.cli.dataset_tools.captions.report.colours", lambda: True)
-    monkeypatch.setattr(work, "colours", lambda: True)
+    monkeypatch.setattr(work, "has_colours", lambda stream: stream is sys.stdout)
     caption(folder, "--remove_tags", "smiling", "--files", "plain*")
     assert "  - \x1b[31;9msmiling, \x1b[0mlong_hair" in capsys.readouterr().out
     caption(folder, "--remove_tags", "tag 77", "--files", "many*")
@@ -537,7 +536,7 @@ def test_terminals_get_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_the_trainer_reads_what_is_written(folder: Path) -> None:
     caption(folder, "--replace_tag", "smiling=été 😀", "--apply")
     for name in ("plain", "bom", "utf16"):
-        text, encoding = read_caption(folder / f"{name}.txt")
+        text, encoding = caption_in((folder / f"{name}.txt").read_bytes())
         assert text.startswith("été 😀") and encoding == ""
 
 

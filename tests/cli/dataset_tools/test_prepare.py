@@ -35,7 +35,7 @@ def photos(tmp_path: Path) -> Path:
 def test_everything_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, report, sheet = tmp_path / "out", tmp_path / "report.json", tmp_path / "sheet.png"
     words = [str(photos), "--out", str(out), *TINY, "--fit", "square", "--validation_split", "0.25"]
-    assert main([*words, "--report", str(report), "--sheet", str(sheet)]) == 0
+    assert main([*words, "--json", str(report), "--sheet", str(sheet)]) == 0
     said = capsys.readouterr().out
     assert "torn.png: cannot be decoded" in said and "left out: unreadable" in said
     assert f"--dataset_config {out.as_posix()}/dataset.toml" in said
@@ -47,8 +47,12 @@ def test_everything_is_told(photos: Path, tmp_path: Path, capsys: pytest.Capture
     assert torn["left_out"] == "unreadable" and "cannot be decoded" in torn["reason"]
     with Image.open(sheet) as image:
         assert image.width > 500 and len(image.convert("RGB").getcolors(1 << 24) or []) > 50
-    assert main([*words, "--strict"]) == 2
+    former = tmp_path / "former.json"
+    assert main([*words, "--strict", "--report", str(former)]) == 2, "the option's former name goes on working"
     assert "files as they were" in capsys.readouterr().out
+    assert [each["file"] for each in json.loads(former.read_text())["pictures"]] == [
+        each["file"] for each in told["pictures"]
+    ]
 
 
 def test_a_dry_run_shows_what_would_be_cut(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +94,7 @@ def test_mistakes_are_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
         ([str(photos / "nothing"), *out, *TINY], "no such folder"),
         ([str(photos), "--out", str(photos / "out"), *TINY], "never touched"),
         ([str(photos), *out, *TINY, "--sheet", str(photos / "wide.png")], "nothing is written"),
-        ([str(photos), *out, *TINY, "--report", str(photos / "10_alexander man" / "wide.png")], "nothing is written"),
+        ([str(photos), *out, *TINY, "--json", str(photos / "10_alexander man" / "wide.png")], "nothing is written"),
     ]:
         assert dojo(["dataset", "prepare", *words]) == 2
         assert said in capsys.readouterr().err, words

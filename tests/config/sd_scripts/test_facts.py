@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,18 @@ from library.config.sd_scripts.facts import (
     facts,
     fate,
     is_known,
-    their_default,
 )
 from library.config.sd_scripts.page import PAGE, page
 from library.config.spellings import FLAGS, GUI_EXTRAS, NEEDLESS, OF_OTHER_FAMILIES, ONLY_VALUE, REFUSED
 from library.core.errors import UserError
 
 Load = Callable[..., LoadedConfig]
+
+
+def their_default(fact: Mapping[str, Any]) -> Any:
+    """An option's default in sd-scripts; None where it is unset."""
+    return fact.get("default", False if fact["type"] == "flag" else None)
+
 
 SOME_VALUE = {"flag": True, "str": "x", "int": 7, "float": 0.5, "steps": 7, "list": ["x"]}
 

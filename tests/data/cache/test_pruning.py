@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from library.core.errors import UserError
 from library.core.files import DAY
+from library.data.cache import contents as contents_module
 from library.data.cache import pruning
 from library.data.cache.contents import contents, verify
 from library.data.cache.keys import text_key
@@ -116,6 +119,50 @@ def test_leftovers_go_and_nothing_else(tmp_path: Path, fill: Fill) -> None:
     assert not former.parent.exists() and mine.exists()
     assert not (tmp_path / "half.data").exists() and not (tmp_path / "other.index").exists()
     assert (tmp_path / "young.index").exists() and numbers(tmp_path) == set(range(5))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="what is open cannot be removed there")
+def test_shards_that_go_while_it_is_looked_at_are_no_matter(
+    tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is removed just after the folder was listed, or after all of it was read."""
+    kept = fill(0, 5)
+    gone = fill(5, 10)
+    original = contents_module.shards_in
+    listing = iter([gone])
+
+    def listed(folder: Path):
+        for file in listing:
+            file.with_suffix(".index").unlink()
+            file.unlink()
+        return original(folder)
+
+    monkeypatch.setattr(contents_module, "shards_in", listed)
+    there = contents(tmp_path)
+    assert [each.shard.data for each in there.shards] == [kept] and there.strays == []
+    spoilt = records(tmp_path)[0]
+    spoilt.write(0, b"!")
+
+    def removed(index: Path, *row: object) -> None:
+        index.unlink()
+        raise FileNotFoundError(2, "No such file or directory", str(index))
+
+    monkeypatch.setattr(contents_module, "annul", removed)
+    assert not verify(tmp_path)
+    half = tmp_path / "half.data"
+    there = replace(there, strays=[half], shards=[])
+    assert list(pruning._without_leftovers(there, dry_run=False)) == []
+
+
+def test_a_folder_that_cannot_be_read_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(contents_module, "shards_in", refused)
+    for read in (contents, verify):
+        with pytest.raises(UserError, match=r"cannot be read: Permission denied\. This user may not do that") as caught:
+            read(tmp_path)
+        assert "written" not in str(caught.value) and "free" not in str(caught.value)
 
 
 def test_everything_is_read_and_what_is_damaged_is_annulled(tmp_path: Path, fill: Fill) -> None:

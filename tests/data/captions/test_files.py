@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from library.core.errors import UserError
-from library.data.captions.files import metadata_caption, read_caption, read_metadata
+from library.data.captions.files import caption_in, metadata_caption, read_metadata
 
 WORDS = "café, naïve – “boxer”"
 
@@ -26,19 +26,19 @@ WORDS = "café, naïve – “boxer”"
 def test_encodings(tmp_path: Path, encoding: str, said: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(WORDS.encode(encoding))
-    assert read_caption(path) == (WORDS, said)
+    assert caption_in(path.read_bytes()) == (WORDS, said)
 
 
 def test_emoji_and_other_scripts(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("🥊 бокс, 拳击", encoding="utf-8")
-    assert read_caption(path) == ("🥊 бокс, 拳击", "")
+    assert caption_in(path.read_bytes()) == ("🥊 бокс, 拳击", "")
 
 
 def test_blank_lines_and_spaces_go(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf\r\n  one, two \r\n\r\nthree\r\n")
-    assert read_caption(path)[0] == "one, two\nthree"
+    assert caption_in(path.read_bytes())[0] == "one, two\nthree"
 
 
 def test_metadata_tables_and_lines_say_the_same(tmp_path: Path) -> None:

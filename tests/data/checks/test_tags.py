@@ -56,6 +56,9 @@ def test_tags_that_every_caption_has_are_told_but_not_trigger_and_class(subset, 
         ({"enable_wildcard": True}, [f"anna, {tag}, hat\nhat, anna, coat" for tag in VARIED], "'hat'"),
         ({"enable_wildcard": True}, tags(*VARIED, start="anna, {hat, cap|hat|none} on"), ""),
         ({}, tags(*VARIED, start="photo of Anna, anna's hat"), ""),
+        ({"keep_tokens": 1, "caption_prefix": "anna,"}, tags(*VARIED, start="red hat"), "'red hat'"),
+        ({"keep_tokens": 1, "caption_suffix": ", sharp"}, tags(*VARIED, start="anna"), "'sharp'"),
+        ({}, [f"anna, {hair}, {tag}" for hair, tag in zip(("Long_Hair", "long hair") * 3, VARIED)], "'Long_Hair'"),
     ],
 )
 def test_what_is_kept_in_front_or_varies_is_not_told(subset, dataset, settings, captions, common: str) -> None:
@@ -69,7 +72,9 @@ def test_without_a_trigger_word_the_tag_that_all_begin_with_is_taken_for_it(subs
     asked = dataset(subset(Path("0")))
     assert told(captioned(*tags(*VARIED, start="anna")), asked) == []
     (finding,) = told(captioned(*tags(*VARIED, start="Anna", end="red hair")), asked)
-    assert finding.message == "'red hair': in every caption." and "'anna', which comes first" in finding.advice
+    assert finding.message == "'red hair': in every caption." and "'Anna', which comes first" in finding.advice
+    (prefixed,) = told(captioned(*tags(*VARIED, start="hat")), dataset(subset(Path("0"), caption_prefix="ann_x,")))
+    assert prefixed.message == "'hat': in every caption." and "'ann_x', which comes first" in prefixed.advice
     kept = dataset(subset(Path("0"), keep_tokens=1))
     assert told(captioned(*tags(*VARIED, start="anna", end="red hair")), kept)[0].message.startswith("'red hair'")
     assert told(captioned(*(f"{tag}, red hair" for tag in VARIED)), asked) == []

@@ -175,15 +175,6 @@ def test_another_pillow_tries_again_what_this_one_could_not_read(
     assert survey().findings == first.findings and work.read == ["03.png"]
 
 
-def test_headers_alone_and_then_the_rest(survey, work: Work, large: None, pictures: Path, tmp_path, dataset, subset):
-    manifest = tmp_path / "cache" / "manifest.sqlite"
-    broken = (pictures / "03.png").read_bytes()[:500]
-    (pictures / "03.png").write_bytes(broken)
-    quick = preflight([dataset(subset(pictures))], manifest=manifest, decode=False)
-    assert work.decoded == 0 and len(quick.pictures) == 6
-    assert len(survey().pictures) == 5 and work.decoded == 6
-
-
 @pytest.mark.parametrize("damage", ["text", "cut", "other layout"])
 def test_a_damaged_manifest_is_made_anew(survey, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     first = survey()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pickle
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 
-from library.data.index.pictures import ROW, Picture, PicturesInTheMaking, Place
+from library.data.index.pictures import ROW, Picture, PicturesInTheMaking, SubsetFacts
 from tests.data.columns import pictures_of
 
 
@@ -32,8 +33,8 @@ def test_some_of_them() -> None:
     pictures = pictures_of(listed)
     assert list(pictures[2:4]) == listed[2:4]
     assert list(pictures[np.array([4, 1])]) == [listed[4], listed[1]]
-    assert list(pictures[pictures.of_places("is_reg").astype(bool)]) == [listed[3]]
-    assert list(pictures.of_places("dataset")) == [0, 1] * 3
+    assert list(pictures[pictures.of_subsets("is_reg").astype(bool)]) == [listed[3]]
+    assert list(pictures.of_subsets("dataset")) == [0, 1] * 3
     assert len(pictures[:0]) == 0 and list(pictures_of([])) == []
 
 
@@ -54,5 +55,7 @@ def test_a_picture_takes_less_than_a_hundred_bytes() -> None:
         making.texts.add(f"hero, a caption of usual length, {number}, " + "tag, " * 15) for number in range(len(rows_N))
     ]
     rows_N["caption_name"] = [making.texts.add(f"{number:07d}.txt") for number in range(len(rows_N))]
-    making.add(Place(Path(), 0, 0, False, 10), rows_N)
-    assert making.finished().nbytes / len(rows_N) < 70
+    making.add(SubsetFacts(Path(), 0, 0, False, 10), rows_N)
+    pictures = making.finished()
+    assert isinstance(pictures.texts._buffer, mmap), "the system may drop it"
+    assert (pictures.rows_N.nbytes + pictures.texts._starts.nbytes) / len(rows_N) < 70

@@ -138,10 +138,11 @@ def test_a_bomb_is_refused_at_once() -> None:
 
 
 def test_sizes_that_are_left_out() -> None:
-    assert made(saved(smooth(20, 200))).made.left_out == "too small"
-    assert made(saved(smooth(40, 400))).made.left_out == "extreme shape"
+    assert made(saved(smooth(20, 200))).made.left_out == "unusable size"
+    long = made(saved(smooth(40, 400))).made
+    assert long.left_out == "unusable size" and "longer than 8:1" in long.reason
     small = made(saved(smooth(100, 200)), settings_for(min_side=128))
-    assert small.made.left_out == "too small" and "at least 128" in small.made.reason
+    assert small.made.left_out == "unusable size" and "at least 128" in small.made.reason
     assert not made(saved(smooth(128, 200)), settings_for(min_side=128)).made.left_out
 
 
@@ -150,7 +151,7 @@ def test_borders_count_before_sizes() -> None:
     image.paste(smooth(300, 100), (0, 50))
     product = made(saved(image), settings_for(fit="none", trim_borders=True))
     assert product.made.trimmed == (0, 50, 300, 150) == product.made.kept and product.made.made_size == (300, 100)
-    assert made(saved(image), settings_for(trim_borders=True, min_side=150)).made.left_out == "too small"
+    assert made(saved(image), settings_for(trim_borders=True, min_side=150)).made.left_out == "unusable size"
 
 
 def test_other_kinds_are_known_by_their_bytes() -> None:

@@ -73,5 +73,8 @@ def test_captions_and_what_is_not_copied(tmp_path: Path) -> None:
         ("alone.txt", "no picture"),
         ("metadata.json", "metadata"),
     }
+    put(tmp_path / "anna_at_the_beach_2.png")
+    (stranger,) = (each for each in find_originals(tmp_path, recursive=False).originals if "beach" in each.path.name)
+    assert not stranger.captions, "anna.txt is another picture's"
     others = find_originals(tmp_path, recursive=False, caption_endings=[".tags"])
     assert [path.name for path in others.originals[0].captions] == ["a.tags"]

@@ -16,9 +16,10 @@ from library.config.dataset import resolve_datasets
 from library.config.load import load_config
 from library.config.places import PROJECT_ROOT
 from library.core.errors import UserError
+from library.core.files import write_atomically
 from library.data.checks.preflight import preflight
 from library.data.dataset import TrainingData, build_training_data
-from library.data.preparing import making, production
+from library.data.preparing import making, placing, production
 from library.data.preparing import prepare as preparing
 from library.data.preparing.manifest import NAME as MANIFEST
 from library.data.preparing.outcome import Prepared, Request
@@ -244,6 +245,58 @@ def test_an_interrupted_run_leaves_no_half_and_is_gone_on_with(
         ".toml",
         ".json",
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "is_first"),
+    [(1, True), (3, True), (8, True), (12, True), (13, True), (1, False), (3, False), (6, False)],
+)
+def test_whatever_a_killed_run_has_put_into_place_is_known_to_be_ours(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, written: int, is_first: bool
+) -> None:
+    """It is killed after so many of its files, 13 in a new folder; then come another split and another resolution."""
+    first, done = request_for(validation_split=0.5), []
+    if not is_first:
+        prepare(request_for(validation_split=0.5, validation_seed=3, fit="square"))
+
+    def killed(path: Path, write: Callable[[Path], object]) -> None:
+        write_atomically(path, write)
+        done.append(path)
+        if len(done) == written:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(first)
+    stems = [path.stem for part in ("train", "validation") for path in (first.out / part).rglob("*.png")]
+    assert len(stems) == len(set(stems)), "no picture is in both parts even now"
+    again = {"validation_split": 0.34, "validation_seed": 1, "resolution": [96, 96]}
+    last, fresh = prepare(request_for(**again)), request_for(**again, out=first.out.parent / "fresh")
+    prepare(fresh)
+    assert not last.placed.kept and not [each for each in last.findings if each.kind == "kept"]
+    theirs, ours = ({name: data for name, (data, _) in everything(out).items()} for out in (fresh.out, first.out))
+    for files in (theirs, ours):
+        files.pop(MANIFEST)
+        files.pop("dataset.toml")  # its paths are whole
+    assert ours == theirs
+    toml = (first.out / "dataset.toml").read_text().replace(str(first.out), str(fresh.out))
+    assert toml == (fresh.out / "dataset.toml").read_text()
+
+
+def test_a_folder_that_a_killed_run_has_emptied_does_not_stay(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for()
+    prepare(request_for(validation_split=0.5))
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(request)
+    assert not list((request.out / "validation").rglob("*.png"))
+    assert len(prepare(request).used) == 6
+    assert not (request.out / "validation").exists()
+    assert "validation" not in (request.out / "dataset.toml").read_text()
 
 
 def test_originals_are_out_of_reach(request_for: Callable[..., Request], tmp_path: Path) -> None:

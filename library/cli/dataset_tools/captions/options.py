@@ -169,7 +169,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace, given: Sequence[str], order: Sequence[str]) -> None:
-    """
+    """See that the options go together.
+
     Args:
         given: names of the options that have another value than the default, as the help lists them.
         order: of all names in the help.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 
 from library.core.terminal import harmless
@@ -24,11 +22,6 @@ MOST_TAGS = 60
 """Of a run of new or removed ones that are shown."""
 
 BAR = 24
-
-
-def colours() -> bool:
-    """Whether what is printed may be coloured."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def change_lines(label: str, before: str | None, after: str | None, separator: str, colour: bool) -> Iterator[str]:

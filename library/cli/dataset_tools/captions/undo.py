@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.cli.dataset_tools.captions.report import change_lines, colours, history_line
+from library.cli.dataset_tools.captions.report import change_lines, history_line
 from library.core.disk import writing
 from library.core.errors import Exit, UserError
-from library.core.terminal import harmless
+from library.core.terminal import harmless, has_colours
 from library.core.wording import first_of, how_many
 from library.data.captions.files import decoded
 from library.data.captions.journal import Journal, Restoration, Step
@@ -93,7 +94,7 @@ def _tell(arguments: argparse.Namespace, folder: Undoing) -> None:
     for each in shown:
         now, then = (None if data is None else decoded(data)[0] for data in (_bytes(each.path), each.content))
         label = each.path.name if each.path.parent == root else str(each.path)
-        for line in change_lines(label, now, then, arguments.caption_separator, colours()):
+        for line in change_lines(label, now, then, arguments.caption_separator, has_colours(sys.stdout)):
             print(line)
     if len(restorations) > len(shown) and not arguments.apply:
         print(f"... and {len(restorations) - len(shown)} more (--show {len(restorations)})")

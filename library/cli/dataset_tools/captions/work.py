@@ -10,10 +10,10 @@ from pathlib import Path
 
 from library.cli.dataset_tools.captions.doubts import about_guesses, nothing_found, set_aside
 from library.cli.dataset_tools.captions.edits import Words, build_edits
-from library.cli.dataset_tools.captions.report import change_lines, colours, statistics_lines
+from library.cli.dataset_tools.captions.report import change_lines, statistics_lines
 from library.cli.dataset_tools.captions.selection import Selection, select
 from library.core.errors import Exit, UserError, did_you_mean, raise_all
-from library.core.terminal import harmless
+from library.core.terminal import harmless, has_colours
 from library.core.wording import how_many
 from library.data.captions.editing import edit_all
 from library.data.captions.journal import Journal
@@ -120,7 +120,7 @@ def _changes(
 
 
 def _show(arguments: argparse.Namespace, selections: Sequence[Selection], made: Sequence[str]) -> None:
-    changed, at, colour = 0, 0, colours()
+    changed, at, colour = 0, 0, has_colours(sys.stdout)
     for each in selections:
         for caption in each.captions:
             text = made[at]
