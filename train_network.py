@@ -34,9 +34,10 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
         from library.models.diffusers_classes import import_model_classes
         from library.models.load import load_model
         from library.models.pickles import without_pickles
-        from library.training.data import batches, build_data, cache_all, look_through
+        from library.training.data import build_data, cache_all, look_through
         from library.training.finish import begin_folder, finish
         from library.training.length import plan_length
+        from library.training.loading import batches
         from library.training.loop import fit
         from library.training.needs.disk import tell_disk
         from library.training.needs.estimate import tell_memory, telling_what_takes_less
@@ -46,7 +47,7 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
         from library.training.run import start_run
         from library.training.state.leftovers import clear_leftovers_of
         from library.training.stopping import requests_to_stop
-        from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
+        from library.training.trainer import build_trainer, captured_passes, prepare_base, resume, trained_hosts
         from networks.build import build_network
 
     config = without_pickles(loaded.config)
@@ -68,6 +69,7 @@ def train(loaded: LoadedConfig, join: Callable[[], Accelerator]) -> int:
     data = cache_all(run, data, model)
     network = build_network(config.network, trained_hosts(run, model), model.family, run.seed)
     trainer = build_trainer(run, model, network, length)
+    trainer.captured = captured_passes(run, trainer, data)
     resume(run, trainer, data)
     observers = build_observers(run, data, trainer, length, requests, meta_run)
     asked_to_stop = requests_to_stop(run, observers.saver.seconds, trainer.lag)

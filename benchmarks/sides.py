@@ -80,10 +80,11 @@ class Ours:
 
         from library.config.load import load_config
         from library.models.load import load_model
-        from library.training.data import batches, build_data, cache_all, look_through
+        from library.training.data import build_data, cache_all, look_through
         from library.training.length import plan_length
+        from library.training.loading import batches
         from library.training.run import start_run
-        from library.training.trainer import build_trainer, trained_hosts
+        from library.training.trainer import build_trainer, captured_passes, trained_hosts
         from networks.build import build_network
 
         loaded = load_config(command_line(workload))
@@ -95,6 +96,7 @@ class Ours:
         data = cache_all(run, data, model)
         network = build_network(run.config.network, trained_hosts(run, model), model.family, run.seed)
         self.trainer = build_trainer(run, model, network, length)
+        self.trainer.captured = captured_passes(run, self.trainer, data)
         self.trainer.network.train()
         self.modules = [*model.hosts(["unet"]).values(), network]
         self.batches = batches(run, data, model, length.span)

@@ -30,10 +30,10 @@ class Size:
 
 
 @dataclass
-class Moment:
+class ForwardContext:
     """What holds for every adapter of a network right now."""
 
-    on: bool = True
+    enabled: bool = True
     multiplier: float = 1.0
     timesteps_B: Tensor | None = None
 
@@ -55,7 +55,7 @@ class Base:
 class Adapter(Protocol):
     """What is trained at one site; an nn.Module with fp32 parameters."""
 
-    def __call__(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def __call__(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The module's output with this adapter: `base(x)` and what the adapter adds, in x's type."""
         ...
 
@@ -103,7 +103,7 @@ class Algorithm(Protocol):
     """Whether the adapters draw random numbers while they train, for dropout say. A kind that does not say is taken to."""
     capturable: bool
     """Whether the adapters compute on the device alone, without a Python decision that depends on the step or on values, so
-    that a CUDA graph can replay them. A kind that does not say is taken to."""
+    that a CUDA graph can replay them. A kind that does not say is not recorded."""
     alpha_scales: bool
     """Whether alpha / rank scales the change of a weight. A kind that does not say is taken to."""
     scalable: bool

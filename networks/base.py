@@ -71,7 +71,7 @@ class Network(Protocol):
         ...
 
     def state_dict_to_save(self) -> dict[str, Tensor]:
-        """The tensors of the LoRA file under the names that other programs read, fp32, on the CPU."""
+        """The tensors of the LoRA file under the names that other programs read: copies, fp32, on the CPU."""
         ...
 
     def load_saved(self, tensors: Mapping[str, Tensor]) -> None:

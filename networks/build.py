@@ -56,7 +56,6 @@ def check_network(config: NetworkConfig) -> None:
         algorithm = plugin(options, config.network_dropout or 0.0)
         _check_scaling(plugin, config, sizes)
         _warn_of_idle(config, sizes, rates, patterns, bool(algorithm.faster))
-    _check_choices(config)
     for file in [*config.base_weights, *([config.network_weights] if config.network_weights else [])]:
         read_lora(Path(file))
 
@@ -75,7 +74,6 @@ def build_network(config: NetworkConfig, hosts: Mapping[str, nn.Module], family:
         UserError: unknown network or options, a file that does not fit.
     """
     plugin = find_plugin(config.network_module)
-    _check_choices(config)
     weights = None
     if config.network_weights:
         weights, _ = read_for_model(Path(config.network_weights), family, keep_strangers=is_foreign(plugin))
@@ -190,13 +188,6 @@ def described(config: NetworkConfig) -> dict[str, str]:
     if config.network_layers:
         metadata["ss_network_layers"] = json.dumps(config.network_layers)
     return metadata
-
-
-def _check_choices(config: NetworkConfig) -> None:
-    if config.dim_from_weights and not config.network_weights:
-        raise UserError("dim_from_weights = true needs network_weights: the LoRA file whose ranks to take.")
-    if config.network_train_unet_only and config.network_train_text_encoder_only:
-        raise UserError("network_train_unet_only and network_train_text_encoder_only exclude each other: set one.")
 
 
 def _check_foreign(config: NetworkConfig) -> None:

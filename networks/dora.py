@@ -23,14 +23,14 @@ from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.dense import weight_shape
 from networks.arithmetic.host_weight import whole_weight
-from networks.arithmetic.side_path import alpha_in_file, matrix_shapes
+from networks.arithmetic.side_path import alpha_or, matrix_shapes
 from networks.lora import Dropouts, LoRAAdapter
 from networks.tensors import copy_into
 
-FULL = Moment()
+FULL = ForwardContext()
 """Strength 1."""
 
 
@@ -92,7 +92,7 @@ class DoRA:
         rank, shape = tensors["lora_down.weight"].shape[0], tensors["dora_scale"].shape
         if len(shape) < 2 or min(shape[:2]) != 1:
             raise ValueError(f"dora_scale has the shape {list(shape)}, neither a column nor a row")
-        return DoRASize(rank, alpha_in_file(tensors, rank), on_output=shape[1] == 1)
+        return DoRASize(rank, alpha_or(tensors, rank), on_output=shape[1] == 1)
 
     def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
         """Of both matrices and the magnitudes."""
@@ -124,7 +124,7 @@ class DoRAAdapter(nn.Module):
         self.register_buffer("squared_norms", self._squared_norms(whole_weight(host)), persistent=False)
         self.magnitude = nn.Parameter(self.squared_norms.sqrt())
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The output at strength 1, or so far on the way to it from the host's; the change of W grows evenly on that way."""
         growth = self._growth(base.module.weight if base.plain else whole_weight(base.module)).to(x.dtype)
         if isinstance(base.module, nn.Conv2d):
@@ -134,7 +134,7 @@ class DoRAAdapter(nn.Module):
             y = torch.addcmul(y, y if bias is None else y - bias.view(growth.shape), growth)
         else:
             y = self.lora(torch.addcmul(x, x, growth), base, FULL)
-        return y if moment.multiplier == 1 else torch.lerp(base(x), y, moment.multiplier)
+        return y if context.multiplier == 1 else torch.lerp(base(x), y, context.multiplier)
 
     def delta(self) -> Tensor:
         """W' - W, fp32."""

@@ -16,7 +16,7 @@ from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.side_path import LowRankFiles
 from networks.lora import Dropouts, LoRAAdapter
 from networks.options import refuse_dropout
@@ -69,10 +69,10 @@ class DyLoRAAdapter(LoRAAdapter):
         block_R = torch.arange(size.rank, device=self.down.device) // unit
         self.register_buffer("block_R", block_R, persistent=False)
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output plus the side path's, of the drawn blocks in training, of all otherwise."""
         down, up = self._drawn() if self.training else (self.down, self.up)
-        return self.path(x, base, down, up, self.size.scale * moment.multiplier)
+        return self.path(x, base, down, up, self.size.scale * context.multiplier)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         """Both matrices, of which one block gets a gradient; up is zero in the blocks above."""

@@ -83,7 +83,8 @@ class ForeignNetwork:
         modules = [module for host in hosts.values() for module in host.modules()]
         before = [vars(module).get("forward") for module in modules]
         frozen = [module.forward for module in modules]
-        self._network = self._create()
+        device = next(next(iter(hosts.values())).parameters()).device
+        self._network = self._create(device)
         if hasattr(self._network, "prepare_network"):
             self._network.prepare_network(SimpleNamespace(**asdict(self._config)))
         self._network.apply_to(self._encoders, self._unet, bool(encoders), "unet" in hosts)
@@ -96,11 +97,14 @@ class ForeignNetwork:
             raise UserError(f"network_module '{self._config.network_module}' changed no module of {', '.join(hosts)}.")
         for module, former in changed:
             module.forward = self._switched(module.forward, former)
-        self._network.to(device=next(next(iter(hosts.values())).parameters()).device, dtype=torch.float32)
+        self._network.to(device=device, dtype=torch.float32)
         self._network.prepare_grad_etc(self._encoders, self._unet)
 
-    def _create(self) -> Any:
-        with torch.random.fork_rng(), classes_as_they_were(self._module):
+    def _create(self, device: torch.device) -> Any:
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            classes_as_they_were(self._module),
+        ):
             try:
                 return self._call_create()
             except (AssertionError, ValueError, TypeError, KeyError) as error:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.dense import weight_shape
 from networks.arithmetic.host_weight import whole_weight
 from networks.options import refuse_dropout
@@ -80,10 +80,10 @@ class HRAAdapter(nn.Module):
         pairs_IR = (drawn_IR / drawn_IR.norm(dim=0)).repeat_interleave(2, dim=1)
         self.hra_u = nn.Parameter(pairs_IR.to(host.weight.device))
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output for the turned inputs."""
         values = x.movedim(1, -1) if x.dim() == 4 else x
-        change = self._change(values) * moment.multiplier
+        change = self._change(values) * context.multiplier
         return base(x + (change.movedim(-1, 1) if x.dim() == 4 else change))
 
     def delta(self) -> Tensor:

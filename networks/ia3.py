@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.host_weight import whole_weight
 from networks.options import refuse_dropout
 from networks.tensors import copy_into
@@ -88,9 +88,9 @@ class IA3Adapter(nn.Module):
         self.on_input = on_input
         self.gain = nn.Parameter(torch.zeros(gain_shape(host, on_input), device=host.weight.device))
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """base((1 + m g) x), or base(x) + m g (base(x) - bias)."""
-        gain = (self.gain * moment.multiplier).to(x.dtype)
+        gain = (self.gain * context.multiplier).to(x.dtype)
         if self.on_input:
             return base(torch.addcmul(x, gain, x))
         y, bias = base(x), base.module.bias

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from library.core.errors import UserError, UserErrors
 from library.core.randomness import torch_generator
+from library.kernels.convolution import Conv2d
 from library.lora_files.alphas import with_one_alpha
 from library.lora_files.names.keys import Site
 from library.lora_files.reading import tensors_by_site
-from networks.algorithm import Adapter, Algorithm, Base, Moment, ScalableAdapter
+from networks.algorithm import Adapter, Algorithm, Base, ForwardContext, ScalableAdapter
 from networks.base import ParameterGroup, Rates
 from networks.by_layer.rates import InnerRates, PlacedParameter, parameter_groups
 from networks.by_layer.sizes import SizeOf
@@ -50,11 +51,11 @@ class AdapterNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
-        self.capturable: bool = getattr(algorithm, "capturable", True)
+        self.capturable: bool = getattr(algorithm, "capturable", False)
         self.draws_random: bool = getattr(algorithm, "draws_random", True)
         self.sites: dict[str, Site] = {}
         self.adapters = nn.ModuleDict()
-        self.moment = Moment()
+        self.context = ForwardContext()
         self._find_sites = find_sites
         self._size_of = size_of
         self._inner_rates = inner_rates
@@ -72,7 +73,7 @@ class AdapterNetwork(nn.Module):
                 # the site's own weight may wait on the CPU, where the host's first weights never do
                 self.adapters[site.key].to(next(hosts[site.host].parameters()).device)
                 self.sites[site.key] = site
-                hook(site.module, adapter, self.moment)
+                hook(site.module, adapter, self.context)
         if not self.sites:
             raise UserError(f"the network acts on no module of {', '.join(hosts)}: its options leave out every one.")
 
@@ -84,19 +85,19 @@ class AdapterNetwork(nn.Module):
     @contextmanager
     def enabled(self, on: bool) -> Iterator[None]:
         """Within the block the network acts (True) or the hosts are as frozen (False)."""
-        before, self.moment.on = self.moment.on, on
+        before, self.context.enabled = self.context.enabled, on
         try:
             yield
         finally:
-            self.moment.on = before
+            self.context.enabled = before
 
     def set_multiplier(self, multiplier: float) -> None:
         """Strength from now on."""
-        self.moment.multiplier = multiplier
+        self.context.multiplier = multiplier
 
     def set_timestep(self, t_B: Tensor) -> None:
-        """For algorithms whose adapters read `moment.timesteps_B`."""
-        self.moment.timesteps_B = t_B
+        """For algorithms whose adapters read `context.timesteps_B`."""
+        self.context.timesteps_B = t_B
 
     def start_epoch(self, epoch: int) -> None:
         """Nothing changes with the epoch."""
@@ -169,13 +170,13 @@ def saved(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def hook(module: nn.Linear | nn.Conv2d, adapter: Adapter, moment: Moment) -> None:
-    """Let the module's calls go through the adapter while `moment.on`."""
-    plain = type(module) in (nn.Linear, nn.Conv2d) and "forward" not in vars(module)
+def hook(module: nn.Linear | nn.Conv2d, adapter: Adapter, context: ForwardContext) -> None:
+    """Let the module's calls go through the adapter while `context.enabled`."""
+    plain = type(module) in (nn.Linear, nn.Conv2d, Conv2d) and "forward" not in vars(module)
     base = Base(module, module.forward, plain)
 
     def forward(x: Tensor) -> Tensor:
-        return adapter(x, base, moment) if moment.on else base(x)
+        return adapter(x, base, context) if context.enabled else base(x)
 
     forward.former = vars(module).get("forward")  # type: ignore[attr-defined]
     module.forward = forward  # type: ignore[method-assign, assignment]

@@ -18,7 +18,7 @@ from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
 from networks.algorithm import Size
 from networks.arithmetic.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
-from networks.arithmetic.side_path import alpha_in_file
+from networks.arithmetic.side_path import alpha_or
 from networks.options import refuse_dropout
 
 FIRST_DEVIATIONS = {
@@ -84,7 +84,7 @@ class LoHa:
         if "hada_w1_b" not in tensors:
             return None
         rank = tensors["hada_w1_b"].shape[0]
-        return LoHaSize(rank, alpha_in_file(tensors, rank), tucker="hada_t1" in tensors)
+        return LoHaSize(rank, alpha_or(tensors, rank), tucker="hada_t1" in tensors)
 
     def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
         """Of all factors."""

@@ -24,7 +24,7 @@ from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
 from networks.algorithm import Size
 from networks.arithmetic.dense import ChangeDropouts, FactoredAdapter, HostProduct, Parts, weight_shape
-from networks.arithmetic.side_path import alpha_in_file
+from networks.arithmetic.side_path import alpha_or
 from networks.loha import tucker
 from networks.options import refuse_dropout
 
@@ -115,7 +115,7 @@ class LoKr:
             return LoKrSize(rank, float(rank), groups, whole, tucker=False, flat=tensors["lokr_w2"].dim() == 2)
         rank = tensors["lokr_w2_b" if whole[0] else "lokr_w1_b"].shape[0]
         flat = whole[1] and tensors["lokr_w2"].dim() == 2
-        return LoKrSize(rank, alpha_in_file(tensors, rank), groups, whole, "lokr_t2" in tensors, flat)
+        return LoKrSize(rank, alpha_or(tensors, rank), groups, whole, "lokr_t2" in tensors, flat)
 
     def shapes(self, site: Site, size: Size) -> dict[str, tuple[int, ...]]:
         """Of all factors.

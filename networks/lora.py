@@ -19,11 +19,11 @@ from library.config.schema.fields import option
 from library.config.values import convert
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.side_path import (
     LowRankFiles,
     SidePath,
-    alpha_in_file,
+    alpha_or,
     matrix_shapes,
     product,
     product_norm,
@@ -101,10 +101,10 @@ class LoRAAdapter(nn.Module):
         self.up = nn.Parameter(torch.zeros(up_shape, device=device))
         self.path = SidePath(host)
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output plus the side path's."""
         dropping = partial(drop, dropouts=self.dropouts) if self.training and self.dropouts.any else None
-        return self.path(x, base, self.down, self.up, self.size.scale * moment.multiplier, dropping)
+        return self.path(x, base, self.down, self.up, self.size.scale * context.multiplier, dropping)
 
     def delta(self) -> Tensor:
         """scale · B A in the shape of the host's weight."""
@@ -120,7 +120,7 @@ class LoRAAdapter(nn.Module):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the matrices; where the file's alpha is another, up is rescaled so that the change of the weight is the file's."""
-        factor = rescaling(alpha_in_file(tensors, self.size.rank), self.size.alpha)
+        factor = rescaling(alpha_or(tensors, self.size.rank), self.size.alpha)
         copy_into({"lora_down.weight": self.down, "lora_up.weight": self.up}, tensors, optional=("alpha",))
         if factor != 1:
             with torch.no_grad():

@@ -23,7 +23,7 @@ from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.options import refuse_dropout
 from networks.tensors import copy_into
 
@@ -138,7 +138,7 @@ class PeftAdapter(nn.Module):
         vars(self.stand_in[0]).pop("forward", None)  # of another network, say, whose change is no part of these weights
         holder = nn.Module()
         holder.add_module(SITE, self.stand_in[0])
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[host.weight.device] if host.weight.is_cuda else []):
             torch.manual_seed(generator.initial_seed())
             self.holder = (inject_adapter_in_model(config, holder),)
         for buffer in self._layer.buffers():
@@ -148,13 +148,13 @@ class PeftAdapter(nn.Module):
                 parameter.data = parameter.data.float()
                 self.register_parameter(self._file_name(name).replace(".", "_"), parameter)
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """What PEFT's layer gives; where the strength is not 1, or something else acts below, its difference from the layer alone
         counts that much."""
         y = self._layer(x).to(x.dtype)
         if not base.plain:
-            return torch.add(base(x), y - self.stand_in[0](x), alpha=moment.multiplier)
-        return y if moment.multiplier == 1 else torch.lerp(base(x), y, moment.multiplier)
+            return torch.add(base(x), y - self.stand_in[0](x), alpha=context.multiplier)
+        return y if context.multiplier == 1 else torch.lerp(base(x), y, context.multiplier)
 
     def delta(self) -> Tensor:
         """Read off by impulses, in fp32: whatever a tuner computes, it is linear in x."""

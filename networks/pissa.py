@@ -21,12 +21,12 @@ from library.config.schema.fields import option
 from library.core.errors import UserError
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.host_weight import whole_weight
 from networks.arithmetic.side_path import (
     LowRankFiles,
     SidePath,
-    alpha_in_file,
+    alpha_or,
     matrix_shapes,
     product,
     product_norm,
@@ -126,9 +126,9 @@ class PiSSAAdapter(nn.Module):
         down = torch.cat([self.down + self.down_change, self.down_offset + self.down_change])
         return down, torch.cat([self.up_change, self.up], dim=1)
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output plus the side path's."""
-        return self.path(x, base, *self.factors(), self.size.scale * moment.multiplier)
+        return self.path(x, base, *self.factors(), self.size.scale * context.multiplier)
 
     def delta(self) -> Tensor:
         """scale · (B A - B0 A0) in the shape of the host's weight."""
@@ -145,7 +145,7 @@ class PiSSAAdapter(nn.Module):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take both pairs. What the file's A has changed by goes into `down_offset`, so that it is taken over to the bit."""
-        factor = rescaling(alpha_in_file(tensors, 2 * self.size.rank), 2 * self.size.alpha)
+        factor = rescaling(alpha_or(tensors, 2 * self.size.rank), 2 * self.size.alpha)
         down, up = (torch.empty_like(each) for each in self.factors())
         copy_into({"lora_down.weight": down, "lora_up.weight": up}, tensors, optional=("alpha",))
         with torch.no_grad():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from library.config.schema.fields import option
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.side_path import LowRankFiles
 from networks.lora import Dropouts, LoRAAdapter
 from networks.options import refuse_dropout
@@ -101,9 +101,9 @@ class TLoRAAdapter(LoRAAdapter):
         last_R = None if last_timesteps is None else torch.tensor(last_timesteps, device=self.down.device)
         self.register_buffer("last_timestep_R", last_R, persistent=False)
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """The host's output plus the side path's, for each sample with the ranks of its timestep."""
-        scale, last_R, t_B = self.size.scale * moment.multiplier, self.last_timestep_R, moment.timesteps_B
+        scale, last_R, t_B = self.size.scale * context.multiplier, self.last_timestep_R, context.timesteps_B
         if last_R is None or t_B is None:
             return self.path(x, base, self.down, self.up, scale)
         acts_BR = t_B[:, None] <= last_R

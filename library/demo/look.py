@@ -71,7 +71,6 @@ BACKGROUNDS = SCENES + tuple(f"plain {colour}" for colour in PLAIN_COLOURS)
 
 # What only the example character wears; the base pictures never hold any of it.
 CHARACTER_HAIR_COLOURS: dict[str, Colour] = {"silver": (226, 232, 244)}
-CHARACTER_OUTFIT = "coat"
 CHARACTER_OUTFIT_COLOURS: dict[str, Colour] = {"purple": (124, 52, 172)}
 
 

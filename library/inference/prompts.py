@@ -95,7 +95,7 @@ def request_of_line(line: str, default: SampleRequest, stride: int) -> SampleReq
 
 def parse_line(line: str, place: str) -> Entry:
     """A prompt with flags: `a knight --n blurry --w 512 --d 1`."""
-    prompt, *flags = line.split(" --")
+    prompt, *flags = f" {line}".split(" --")
     given: dict[str, Any] = {"prompt": prompt.strip()}
     entry = Entry(place)
     for text in flags:
@@ -107,8 +107,7 @@ def parse_line(line: str, place: str) -> Entry:
         else:
             known = ", ".join(f"--{known}" for known in FLAGS)
             entry.problems.append(f"unknown flag '--{flag}'. Known: {known}.")
-    _take(entry, given)
-    return entry
+    return _filled(entry, given)
 
 
 def _entries(file: Path) -> Iterable[Entry]:
@@ -163,14 +162,11 @@ def _from_table(table: Mapping[str, Any], place: str) -> Entry:
             entry.idle.append(f"{key} has no effect: {idle[key]}")
         elif key not in FIELDS:
             entry.problems.append(f"unknown key '{key}'.{did_you_mean(key, FIELDS)} Known: {', '.join(FIELDS)}.")
-    _take(entry, {key: value for key, value in table.items() if key in FIELDS})
-    if not entry.fields.get("prompt"):
-        entry.problems.append("no prompt.")
-    return entry
+    return _filled(entry, {key: value for key, value in table.items() if key in FIELDS})
 
 
-def _take(entry: Entry, given: Mapping[str, Any]) -> None:
-    """Check the values and file them under the names of `SampleRequest`."""
+def _filled(entry: Entry, given: Mapping[str, Any]) -> Entry:
+    """The entry with the values, checked, under the names of `SampleRequest`."""
     for key, value in given.items():
         name, kind = FIELDS[key]
         try:
@@ -178,6 +174,9 @@ def _take(entry: Entry, given: Mapping[str, Any]) -> None:
             _check_range(name, entry.fields[name])
         except ValueError as error:
             entry.problems.append(f"{key} is '{str(value)[:100]}', but must be {error}.")
+    if not entry.fields.get("prompt"):
+        entry.problems.append("no prompt.")
+    return entry
 
 
 def _converted(value: Any, kind: type) -> Any:

@@ -7,18 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from library.lora_files.metadata import architecture
-from library.lora_files.provenance import BASE_VERSIONS
-
-MODULES = {
-    "dora_scale": "networks.dora",
-    "lora_down.weight": "networks.lora",
-    "hada_w1_a": "networks.loha",
-    "lokr_w1": "networks.lokr",
-    "lokr_w1_a": "networks.lokr",
-    "oft_blocks": "networks.oft",
-}
-"""A tensor that only this network has -> its `network_module`; the first that a file holds counts."""
+from library.lora_files.kinds import module_of
+from library.lora_files.metadata import architecture, base_version
 
 
 def with_essentials(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], family: str) -> dict[str, str]:
@@ -27,12 +17,13 @@ def with_essentials(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], 
     Args:
         tensors: under sd-scripts' names.
     """
+    predicts_v = metadata.get("modelspec.prediction_type") == "v"
     essentials = {
         "ss_v2": str(family == "sd2"),
-        "ss_base_model_version": BASE_VERSIONS[family],
+        "ss_base_model_version": base_version(family, predicts_v),
         **network_entries(tensors),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture(family, metadata.get("modelspec.prediction_type") == "v"),
+        "modelspec.architecture": architecture(family, predicts_v),
     }
     return {**essentials, **metadata}
 
@@ -40,7 +31,7 @@ def with_essentials(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], 
 def network_entries(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """`ss_network_module`, and the most frequent rank and alpha where it is one with `lora_down`."""
     parts = {name.partition(".")[2] for name in tensors}
-    found = next((module for part, module in MODULES.items() if part in parts), None)
+    found = module_of(parts)
     entries = {} if found is None else {"ss_network_module": found}
     ranks = Counter(tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_down.weight"))
     alphas = Counter(

@@ -10,6 +10,7 @@ from torch import Tensor
 from library.lora_files.serialize import contents, header
 
 LEGACY_OFFSET, LEGACY_LENGTH = 0x100000, 0x10000
+"""The bytes of a file, of a LoRA or of a model, that its legacy hash is of: A1111's first."""
 
 
 def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

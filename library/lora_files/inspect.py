@@ -12,6 +12,7 @@ from torch import Tensor
 
 from library.core.errors import UserError
 from library.lora_files.file import read_lora
+from library.lora_files.kinds import kind_of
 from library.lora_files.low_rank.strength import Strength, strength_of
 from library.lora_files.names.family import recognise_family
 from library.lora_files.names.module_names import of_key
@@ -32,19 +33,6 @@ LAYERS = {
     "upsamplers": "resampling",
 }
 """A part of a module's path -> the kind of layer it belongs to."""
-
-KINDS = {
-    "dora_scale": "DoRA",
-    "lora_mid.weight": "LoCon (Tucker)",
-    "lora_down.weight": "LoRA",
-    "hada_w1_a": "LoHa",
-    "lokr_w1": "LoKr",
-    "lokr_w1_a": "LoKr",
-    "oft_blocks": "OFT",
-    "diff": "full weights",
-    "w_norm": "norms",
-}
-"""A tensor -> the kind of network that has it; the first that a module holds counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +154,10 @@ def layer_of(key: str) -> str:
 
 
 def _report(key: str, tensors: Mapping[str, Tensor], family: str) -> SiteReport:
-    kind = next((kind for part, kind in KINDS.items() if part in tensors), "unknown")
     strength, broken = Strength(None, None, None), mistake_in(tensors)
     if not broken:
         try:
             strength = strength_of(tensors)
         except ValueError as error:
             broken = str(error)
-    return SiteReport(key, block_name(key, family), layer_of(key), kind, strength, broken)
+    return SiteReport(key, block_name(key, family), layer_of(key), kind_of(tensors), strength, broken)

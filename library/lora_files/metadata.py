@@ -210,6 +210,13 @@ def architecture(family: str, predicts_v: bool) -> str:
     return f"{known.get(family, family)}/lora"
 
 
+def base_version(family: str, predicts_v: bool) -> str:
+    """`ss_base_model_version`; readers tell SDXL by its beginning `sdxl_`."""
+    if family == "sdxl":
+        return "sdxl_base_v1-0"
+    return {"sd1": "sd_v1", "sd2": "sd_v2"}.get(family, family) + ("_v" if predicts_v else "")
+
+
 def as_text(value: Any) -> str:
     """Text as it is, tables and lists as JSON, anything else as Python writes it."""
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from library.lora_files.metadata import GENERATIVE_MODELS, architecture, as_text
+from library.lora_files.metadata import GENERATIVE_MODELS, architecture, as_text, base_version
 
 BASE_MODEL = (
     "ss_base_model_version",
@@ -22,9 +22,6 @@ BASE_MODEL = (
     "modelspec.resolution",
 )
 """Entries on the model that a LoRA is for."""
-
-BASE_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-"""`ss_base_model_version` where no file says it."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,13 @@ def fresh_metadata(out: Path, family: str, shape: Shape, base: Mapping[str, str]
     Args:
         base: entries on the base model; the family's own are taken where they are missing.
     """
+    predicts_v = base.get("modelspec.prediction_type") == "v"
     return {
-        "ss_base_model_version": BASE_VERSIONS.get(family, family),
+        "ss_base_model_version": base_version(family, predicts_v),
         "ss_v2": str(family == "sd2"),
         "ss_output_name": out.stem,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture(family, base.get("modelspec.prediction_type") == "v"),
+        "modelspec.architecture": architecture(family, predicts_v),
         "modelspec.implementation": GENERATIVE_MODELS if family == "sdxl" else "diffusers",
         "modelspec.title": out.stem,
         "modelspec.date": now.replace(microsecond=0).isoformat(),

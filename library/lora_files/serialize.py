@@ -23,11 +23,6 @@ TYPES = {
 """Names of the types in the file, in the library's order: the last come first in a file, so that each tensor is aligned."""
 
 
-def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The whole file."""
-    return b"".join((header(tensors, metadata), *contents(tensors)))
-
-
 def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Length of the header (8 bytes) and header (JSON, padded with spaces)."""
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}

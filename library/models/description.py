@@ -6,23 +6,16 @@ import hashlib
 from pathlib import Path
 
 from library.diffusion.process import Prediction
+from library.lora_files.hashes import LEGACY_LENGTH, LEGACY_OFFSET
+from library.lora_files.metadata import base_version
 from library.models.architecture import Family
-
-LEGACY_OFFSET, LEGACY_LENGTH = 0x100000, 0x10000
-
-
-def base_version(family: Family, prediction: Prediction) -> str:
-    """`ss_base_model_version`; readers tell SDXL by its beginning `sdxl_`."""
-    if family == "sdxl":
-        return "sdxl_base_v1-0"
-    return {"sd1": "sd_v1", "sd2": "sd_v2"}[family] + ("_v" if prediction == "v" else "")
 
 
 def model_entries(name: str, family: Family, prediction: Prediction) -> dict[str, str]:
     """The entries on the base model; hashes only where it is one file."""
     path = Path(name).expanduser()
     return {
-        "ss_base_model_version": base_version(family, prediction),
+        "ss_base_model_version": base_version(family, prediction == "v"),
         "ss_v2": str(family == "sd2"),
         "ss_sd_model_name": shown_name(name),
         **_hashes(path, "ss_sd_model_hash", "ss_new_sd_model_hash"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from library.core.errors import UserError
 from library.core.files import write_atomically
-from library.data.cache.keys import digest
+from library.core.hashing import digest
 from library.models.weights import Weights, fingerprint
 
 LARGE = 16 << 20

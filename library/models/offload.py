@@ -8,6 +8,7 @@ it is then called again, and autograd holds that copy until it is done with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from library.core.errors import UserError
+from library.models.page_locked import PageLocked
+
+log = logging.getLogger("dojo")
 
 ALIGNMENT = 256
 """Bytes; what matrix products want of their operands."""
@@ -65,7 +69,16 @@ class BlockSwapper:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._homes = [_Home(block, pinned=self._stream is not None) for block in blocks]
+        self._homes = [_Home(block, device) for block in blocks]
+        refusals = [home.refusal for home in self._homes if home.refusal is not None]
+        if refusals:
+            log.warning(
+                "blocks_to_swap: the memory of %d of %d blocks could not be page-locked (%s), so the GPU waits for each of their "
+                "copies. Steps take longer; nothing else changes.",
+                len(refusals),
+                len(blocks),
+                refusals[0],
+            )
         self._last = -1
         self._ahead: dict[int, _Copy] = {}
         for index, block in enumerate(blocks):
@@ -96,7 +109,7 @@ class BlockSwapper:
 
     def _copy(self, index: int) -> _Copy:
         home = self._homes[index].buffer
-        buffer = torch.empty_like(home, device=self._device, pin_memory=False)
+        buffer = torch.empty_like(home, device=self._device)
         if self._stream is None:
             return _Copy(buffer.copy_(home), None)
         # the memory belongs to the computing stream, which may still use what it held before
@@ -131,19 +144,29 @@ class _Place:
 
 
 class _Home:
-    """A block's weights on the CPU, in one buffer of bytes (page-locked, where a GPU fetches them)."""
+    """A block's weights on the CPU, in one buffer of bytes (page-locked, where a GPU fetches them).
 
-    def __init__(self, block: nn.Module, pinned: bool) -> None:
+    Args:
+        device: where the block is used.
+    """
+
+    def __init__(self, block: nn.Module, device: torch.device) -> None:
         self._places: list[_Place] = []
         end = 0
         tensors = [(module, name, tensor) for module in block.modules() for name, tensor in _own_tensors(module)]
         for module, name, tensor in tensors:
             self._places.append(_Place(module, name, end, tensor.shape, tensor.dtype))
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        self.buffer = torch.empty(end, dtype=torch.uint8, pin_memory=pinned)
+        self._locked = PageLocked(end, device) if device.type == "cuda" else None
+        self.buffer = torch.empty(end, dtype=torch.uint8) if self._locked is None else self._locked.bytes
         for place, (_, _, tensor) in zip(self._places, tensors, strict=True):
             _view(self.buffer, place).copy_(tensor)
         self.show(self.buffer)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the memory is not page-locked, where it should be."""
+        return None if self._locked is None else self._locked.refusal
 
     def show(self, buffer: Tensor) -> None:
         """Let the block's tensors be those of this buffer."""

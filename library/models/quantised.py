@@ -127,25 +127,29 @@ class _FrozenProduct(torch.autograd.Function):
         return layer.input_gradient(grad, weight, ctx.shape), None, None, None
 
 
+def _product_with_packed(layer: QuantisedLinear | QuantisedConv2d, input: Tensor) -> Tensor:
+    """(..., I) -> (..., O), or (B, I, h, w) -> (B, O, h', w')."""
+    result: Tensor = _FrozenProduct.apply(input, layer, layer.weight, layer.weight_scale)
+    return result
+
+
+def unpacked_weight(layer: QuantisedLinear | QuantisedConv2d, dtype: torch.dtype) -> Tensor:
+    """The whole weight that the layer computes with."""
+    return layer.packing.unpack(Packed(layer.weight, layer.weight_scale), layer.shape, dtype)
+
+
 class QuantisedLinear(nn.Linear):
     """A frozen linear layer; `weight` holds the packed values."""
 
     packing: Packing
     weight_scale: Tensor
+    forward = _product_with_packed
+    whole_weight = unpacked_weight
 
     @property
     def shape(self) -> torch.Size:
         """Of the whole weight."""
         return torch.Size((self.out_features, self.in_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., I) -> (..., O)."""
-        result: Tensor = _FrozenProduct.apply(x, self, self.weight, self.weight_scale)
-        return result
-
-    def whole_weight(self, dtype: torch.dtype) -> Tensor:
-        """As `unpacked_weight`."""
-        return unpacked_weight(self, dtype)
 
     def product(self, x: Tensor, weight_OI: Tensor) -> Tensor:
         """The layer's output with this weight."""
@@ -161,20 +165,13 @@ class QuantisedConv2d(nn.Conv2d):
 
     packing: Packing
     weight_scale: Tensor
+    forward = _product_with_packed
+    whole_weight = unpacked_weight
 
     @property
     def shape(self) -> torch.Size:
         """Of the whole weight."""
         return torch.Size((self.out_channels, self.in_channels // self.groups, *self.kernel_size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, I, h, w) -> (B, O, h', w')."""
-        result: Tensor = _FrozenProduct.apply(x, self, self.weight, self.weight_scale)
-        return result
-
-    def whole_weight(self, dtype: torch.dtype) -> Tensor:
-        """As `unpacked_weight`."""
-        return unpacked_weight(self, dtype)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's output with this weight."""
@@ -210,8 +207,3 @@ def fill_quantised(layer: nn.Module, packed: Packed) -> None:
     assert isinstance(layer, QuantisedLinear | QuantisedConv2d)
     layer.weight.copy_(packed.values)
     layer.weight_scale.copy_(packed.scale)
-
-
-def unpacked_weight(layer: QuantisedLinear | QuantisedConv2d, dtype: torch.dtype) -> Tensor:
-    """The whole weight that the layer computes with."""
-    return layer.packing.unpack(Packed(layer.weight, layer.weight_scale), layer.shape, dtype)

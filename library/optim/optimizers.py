@@ -29,11 +29,6 @@ class Optimizer:
     """Each group's learning rate before the schedule."""
 
     @property
-    def adapts_rate(self) -> bool:
-        """Whether it estimates a factor d of the learning rate."""
-        return any("d" in group for group in self.inner.param_groups)
-
-    @property
     def skips_on_device(self) -> bool:
         """Whether `step` can leave the weights alone because of a tensor's value, without reading it back."""
         return getattr(self.inner, "_step_supports_amp_scaling", False)

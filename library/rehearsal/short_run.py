@@ -26,10 +26,10 @@ from library.models.load import load_model
 from library.rehearsal.excerpt import MOST_SHAPES, Shape
 from library.rehearsal.parts import Parts, timed
 from library.rehearsal.sameness import compare
-from library.training.data import batches
 from library.training.graphs import WARM_UP_USES
 from library.training.interval import times_sampled, times_saved, times_validated
 from library.training.length import Length
+from library.training.loading import batches
 from library.training.loop import Observer, StepReport, fit
 from library.training.needs.estimate import telling_what_takes_less
 from library.training.needs.meta_run import MetaRun
@@ -40,7 +40,7 @@ from library.training.state.checkpoint import load_state
 from library.training.state.saving import checkpoint_name
 from library.training.state.snapshot import Snapshot, take_snapshot
 from library.training.step import Trainer
-from library.training.trainer import build_trainer, prepare_base, resume, trained_hosts
+from library.training.trainer import build_trainer, captured_passes, prepare_base, resume, trained_hosts
 from networks.build import build_network, find_plugin
 from networks.files.apply import apply_lora
 from networks.foreign import is_foreign
@@ -164,6 +164,7 @@ class ShortRun:
         run = self.run
         built = build_network(run.config.network, trained_hosts(run, model), model.family, run.seed)
         trainer = build_trainer(run, model, built, self.length)
+        trainer.captured = captured_passes(run, trainer, self.data)
         resume(run, trainer, self.data)
         return trainer, build_observers(run, self.data, trainer, self.length, self._largest())
 

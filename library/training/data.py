@@ -1,41 +1,29 @@
-"""The training data of a run: looked through, cached, and handed out batch by batch."""
+"""The training data of a run: looked through, planned and cached."""
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import torch
-from torch.utils.data import DataLoader
 
 from library.config.dataset import Dataset, resolve_datasets
-from library.core.errors import Exit, UserError
+from library.core.hashing import digest
 from library.core.memory import needing_memory
-from library.core.signals import ignore_stopping
 from library.data.cache.filling import cache_latents, cache_texts
 from library.data.cache.jobs import Job, captions_lacking, latent_jobs
-from library.data.cache.keys import cache_folder, digest, manifest_file
+from library.data.cache.keys import cache_folder, manifest_file
 from library.data.cache.store import TensorCache
 from library.data.checks.findings import raise_errors, report
 from library.data.checks.preflight import preflight
-from library.data.dataset import Prior, StepKey, TrainingData, build_training_data
+from library.data.dataset import Prior, TrainingData, build_training_data
 from library.data.index.pictures import Pictures
 from library.data.index.sources import without_mask_pictures
-from library.data.types import MicroBatch
-from library.diffusion.timesteps import trained_timesteps
 from library.models.base import DiffusionModel, Part
 from library.models.caption_length import caption_counter
-from library.training.batch import Batch, Collate, Draws, encode_and_assemble
-from library.training.loop import Span
 from library.training.processes.agreement import require_same_data
 from library.training.run import Run
 
-T = TypeVar("T")
+FINGERPRINTS = "3"
+"""Raised when the models' fingerprints change their meaning, so that no former one is taken for a new one."""
 
 IN_MEMORY = "in memory"
 """Fingerprint of a model whose outputs are kept for the run alone: there is no other model to tell it from."""
@@ -72,7 +60,7 @@ def look_through(run: Run) -> tuple[list[Dataset], Pictures]:
     if survey.findings:
         run.say(report([finding for finding in survey.findings if finding.severity != "error"]))
     raise_errors(survey.findings)
-    repeated = int(survey.pictures.of_places("repeats").sum())
+    repeated = int(survey.pictures.of_subsets("repeats").sum())
     processes = f"{run.processes} process{'es' if run.processes > 1 else ''}"
     run.say(f"{len(survey.pictures)} pictures, {repeated} with repeats; {processes} on {run.device.type}")
     return datasets, survey.pictures
@@ -191,6 +179,7 @@ def _merged_text_encoders(run: Run, model: DiffusionModel) -> str:
     merged = [run.lora_files[file] for file in network.base_weights]
     return digest(
         "text encoders",
+        FINGERPRINTS,
         _fingerprint(run, model, "text_encoders"),
         *merged,
         *map(str, network.base_weights_multiplier),
@@ -200,7 +189,7 @@ def _merged_text_encoders(run: Run, model: DiffusionModel) -> str:
 def model_fingerprint(run: Run, model: DiffusionModel) -> str:
     """Of everything frozen, with what is merged into it: tells a resumed run whether its base model is the same."""
     parts = (_fingerprint(run, model, part) for part in ("unet", "vae"))
-    return digest("model", *parts, _merged_text_encoders(run, model))
+    return digest("model", FINGERPRINTS, *parts, _merged_text_encoders(run, model))
 
 
 def _fingerprint(run: Run, model: DiffusionModel, part: Part) -> str:
@@ -209,110 +198,3 @@ def _fingerprint(run: Run, model: DiffusionModel, part: Part) -> str:
 
 def _cache(run: Run, kind: str, on_disk: bool) -> TensorCache:
     return TensorCache(cache_folder(run.config.data.cache_dir) / kind if on_disk else None)
-
-
-def draws_of(run: Run, model: DiffusionModel) -> Draws:
-    """The random numbers of the run's samples."""
-    return Draws(run.seed, run.config.noise, trained_timesteps(run.config.noise, model.process.num_timesteps))
-
-
-def batches(run: Run, data: TrainingData, model: DiffusionModel, span: Span) -> Iterator[Batch | None]:
-    """This process's batch for each pass from `span.first_step` on, in order; None where it has no sample in a pass."""
-    workers = run.config.data.max_data_loader_n_workers
-    draws = draws_of(run, model)
-    loader: DataLoader[Batch | MicroBatch | Mistake] = DataLoader(
-        Served(data, Collate(draws)),  # type: ignore[arg-type]
-        sampler=data.step_keys(span.first_step, span.last_step),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # without a batch size it gets the sample itself
-        pin_memory=run.device.type == "cuda",
-        multiprocessing_context="spawn" if workers and os.name == "nt" else None,
-        worker_init_fn=settle_worker if workers else None,
-    )
-    if workers:
-        atexit.register(_kill_children)
-    for found in _unwrapped(iter(loader) if workers else made_ahead(iter(loader), run.device)):
-        if isinstance(found, Batch):
-            yield found
-        elif not found.examples:
-            yield None
-        else:
-            with needing_memory(
-                "while a batch's pictures were encoded", "cache_latents = true encodes them beforehand."
-            ):
-                encoded = encode_and_assemble(found, model.encode_images, draws, run.device)
-            yield encoded
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A `UserError` on its way from a worker, which could not bring more than a text of it."""
-
-    message: str
-    exit_code: Exit
-
-
-@dataclass(frozen=True)
-class Served:
-    """Batches as the loader's workers make them; a user's mistake is handed over like a batch."""
-
-    data: TrainingData
-    collate: Collate
-
-    def __getitem__(self, key: StepKey) -> Batch | MicroBatch | Mistake:
-        try:
-            return self.collate(self.data[key])
-        except UserError as error:
-            return Mistake(str(error), error.exit_code)
-
-
-def _as_it_is(made: Batch | MicroBatch | Mistake) -> Batch | MicroBatch | Mistake:
-    return made
-
-
-def made_ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
-    """The items, each made in a thread of this process while the one before it is worked on; errors are raised in their turn."""
-
-    gpu = torch.cuda.current_device() if device.type == "cuda" else None
-
-    def settle() -> None:
-        torch.set_num_threads(1)  # a second team of threads would make the step's own sleep and wake at every operator
-        if gpu is not None:
-            torch.cuda.set_device(gpu)  # belongs to a thread; page-locked memory is asked from it
-
-    thread = ThreadPoolExecutor(max_workers=1, initializer=settle)
-    try:
-        following: Future[T | None] = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
-    finally:  # without waiting: the garbage collector may come here while another thread is being started, which would wait too
-        thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _unwrapped(found: Iterator[Batch | MicroBatch | Mistake]) -> Iterator[Batch | MicroBatch]:
-    """The loader's batches.
-
-    Raises:
-        UserError: a mistake that was found while one was made.
-    """
-    for each in found:
-        if isinstance(each, Mistake):
-            raise UserError(each.message, each.exit_code)
-        yield each
-
-
-def settle_worker(worker: int) -> None:
-    """Workers prepare small tensors; more threads would take the cores from the step.
-
-    The signal that asks a run to stop may reach them too, and they are needed for the step that is then finished.
-    """
-    torch.set_num_threads(1)
-    ignore_stopping()
-
-
-def _kill_children() -> None:
-    """At exit Python asks them to stop, which they ignore, and waits."""
-    for child in multiprocessing.active_children():
-        child.kill()

@@ -12,14 +12,15 @@ out is told in one line, and training goes on with ordinary passes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from library.core.memory import is_out_of_memory
 from library.training.batch import Batch, sendable
+from library.training.recorder import Recorder
 
 log = logging.getLogger("dojo")
 
@@ -34,67 +35,12 @@ TOLERANCE = 0.02
 gradients. The kernels are the same, so only the order of sums in atomic additions differs; a recording that reads
 something stale is wrong by about 1."""
 
+BESIDE_RECORDINGS = "out of memory beside the recorded passes"
+
 AddGradient = Callable[[Batch, Tensor], Tensor]
 """(batch on the device, 0-d size of the global batch) -> losses (B,); adds to the gradients."""
 
 Signature = tuple[object, ...]
-
-
-class Recorder(Protocol):
-    """Turns work on fixed tensors into something that does it again."""
-
-    def warm_up(self, work: Callable[[], None], strict: bool) -> None:
-        """Do the work, where it will be recorded.
-
-        Args:
-            strict: the recording follows: refuse what would spoil it.
-
-        Raises:
-            RuntimeError: something would.
-        """
-        ...
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What does the work again; need not do it now.
-
-        Raises:
-            RuntimeError: it cannot be recorded.
-        """
-        ...
-
-
-class CudaRecorder:
-    """CUDA graphs that share one pool of memory; they are replayed one after the other, on the stream of the step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def warm_up(self, work: Callable[[], None], strict: bool) -> None:
-        """Do the work on the stream of the recordings; `strict` refuses to wait for the device."""
-        current = torch.cuda.current_stream()
-        former = torch.cuda.get_sync_debug_mode()
-        self._stream.wait_stream(current)
-        torch.cuda.set_sync_debug_mode("error" if strict else former)
-        try:
-            with torch.cuda.stream(self._stream):
-                work()
-        finally:
-            torch.cuda.set_sync_debug_mode(former)
-            current.wait_stream(self._stream)
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The work as a graph."""
-        current = torch.cuda.current_stream()
-        graph = torch.cuda.CUDAGraph()
-        # Threads beside this one page-lock memory for coming batches, which the global mode would take for an error.
-        recording = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
-        try:
-            with recording:
-                work()
-        finally:
-            torch.cuda.set_stream(current)
-        return graph.replay
 
 
 @dataclass(frozen=True)
@@ -121,17 +67,21 @@ class CapturedPasses:
         add_gradient: an ordinary pass.
         gradients: (N,) what it adds to.
         recorder: how passes are recorded.
-        batch_sizes: of whole batches; a shorter one is filled up to the next of these with samples that weigh nothing, so
-            that it needs no recording of its own.
+        whole_sizes: height and width of latents -> samples of whole batches of that shape; a shorter one is filled up to
+            the next of these with samples that weigh nothing, so that it needs no recording of its own.
     """
 
     def __init__(
-        self, add_gradient: AddGradient, gradients: Tensor, recorder: Recorder, batch_sizes: Iterable[int]
+        self,
+        add_gradient: AddGradient,
+        gradients: Tensor,
+        recorder: Recorder,
+        whole_sizes: Mapping[tuple[int, int], Collection[int]],
     ) -> None:
         self._add_gradient = add_gradient
         self._gradients = gradients
         self._recorder: Recorder | None = recorder
-        self._batch_sizes = sorted(batch_sizes)
+        self._whole_sizes = whole_sizes
         self._recordings: dict[Signature, Recording] = {}
         self._uses: dict[Signature, int] = {}
         self._told_of_shapes = False
@@ -151,21 +101,22 @@ class CapturedPasses:
             return self._recordings[signature].run(batch, seed)[:size]
         return self._unrecorded(signature, batch, seed, self._recorder)[:size]
 
-    def forget(self, batch: Batch) -> None:
-        """Drop what is kept for batches like this one, which memory does not suffice for."""
-        signature = signature_of(self._padded(batch))
-        self._recordings.pop(signature, None)
-        self._uses.pop(signature, None)
-
     def _padded(self, batch: Batch) -> Batch:
-        """Filled up to a usual size; parts are not, which are to be smaller."""
+        """Filled up to a whole size of its shape; parts are not, which are to be smaller."""
+        if batch.part:
+            return batch
+        height, width = batch.latents.shape[-2:]
         size = len(batch.weight)
-        return (
-            batch if batch.part else batch.padded(next((whole for whole in self._batch_sizes if whole >= size), size))
+        return batch.padded(
+            min((whole for whole in self._whole_sizes.get((height, width), ()) if whole >= size), default=size)
         )
 
     def _unrecorded(self, signature: Signature, batch: Batch, seed: int, recorder: Recorder) -> Tensor:
-        """An ordinary pass, and after enough of them the recording."""
+        """An ordinary pass, and after enough of them the recording.
+
+        Raises:
+            RuntimeError: memory does not suffice for the ordinary pass by itself.
+        """
         uses = self._uses[signature] = self._uses.get(signature, 0) + 1
         if uses > WARM_UP_USES and len(self._recordings) >= MOST_SHAPES:
             if not self._told_of_shapes:
@@ -177,7 +128,11 @@ class CapturedPasses:
             return self._warm_up_or_record(signature, batch, seed, recorder, before)
         except RuntimeError as error:
             reason = _first_cause(error)
-        self._give_up(reason)
+            if is_out_of_memory(error) and uses <= WARM_UP_USES:
+                if not self._recordings:
+                    raise
+                reason = BESIDE_RECORDINGS
+        self._give_up(reason, recorder)
         self._gradients.copy_(before)
         return self._ordinary(batch, seed)
 
@@ -223,48 +178,33 @@ class CapturedPasses:
 
     def _ordinary(self, batch: Batch, seed: int) -> Tensor:
         """A pass without a recording. Where memory does not suffice beside the recordings, they are given up for it."""
-        device = self._gradients.device
-        global_size = torch.full((), float(batch.global_size), device=device)
         before = self._gradients.clone() if self._recordings else None
-        torch.manual_seed(seed)
         try:
-            return self._add_gradient(batch.to(device), global_size)
-        except torch.OutOfMemoryError:
-            if before is None:
+            return ordinary_pass(self._add_gradient, batch, seed, self._gradients.device)
+        except RuntimeError as error:
+            if before is None or self._recorder is None or not is_out_of_memory(error):
                 raise
-        self._give_up("out of memory beside the recorded passes")
+        self._give_up(BESIDE_RECORDINGS, self._recorder)
         self._gradients.copy_(before)
-        torch.manual_seed(seed)
-        return self._add_gradient(batch.to(device), global_size)
+        return ordinary_pass(self._add_gradient, batch, seed, self._gradients.device)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, recorder: Recorder) -> None:
         log.warning("CUDA graphs are off from here on, and steps are launched piece by piece: %s.", reason)
         self._recorder = None
-        on_gpu = self._gradients.device.type == "cuda"
-        if on_gpu:
+        if self._gradients.is_cuda:
             torch.cuda.synchronize()  # a replay may still be under way
         self._recordings.clear()
-        if on_gpu:
-            torch.cuda.empty_cache()
+        recorder.close()
 
 
-def obstacle(device: torch.device, capturable: bool, recomputes_random: bool, swaps_blocks: bool) -> str | None:
-    """Why passes are not recorded, where it is known beforehand.
+def ordinary_pass(add_gradient: AddGradient, batch: Batch, seed: int, device: torch.device) -> Tensor:
+    """Add a batch's share of the gradient without any recording; returns its losses (B,).
 
     Args:
-        capturable: the network's word, see `networks.base.Network`.
-        recomputes_random: gradient checkpointing repeats the network's random numbers, which a recording cannot look up.
-        swaps_blocks: weights come and go, so that they lie elsewhere each time.
+        seed: of the pass's dropout.
     """
-    if device.type != "cuda":
-        return f"this run is on '{device.type}'"
-    if not capturable:
-        return "what this network_module decides in Python would be frozen"
-    if recomputes_random:
-        return "a network that draws random numbers (dropout) cannot be recorded together with gradient_checkpointing"
-    if swaps_blocks:
-        return "the weights that blocks_to_swap moves lie elsewhere each time"
-    return None
+    torch.manual_seed(seed)
+    return add_gradient(batch.to(device), torch.full((), float(batch.global_size), device=device))
 
 
 def signature_of(batch: Batch) -> Signature:
@@ -297,6 +237,6 @@ def _first_cause(error: BaseException) -> str:
     """In one line: an error while a recording breaks off hides the one that broke it off."""
     while error.__context__ is not None:
         error = error.__context__
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return "out of memory while a pass was recorded"
     return str(error).partition("\n")[0].strip() or type(error).__name__

@@ -36,16 +36,16 @@ class Halving:
     """Remembers which shapes of latents (B, C, h, w) are worked on in halves; it is part of the state, as dropouts depend on it.
 
     Args:
-        on: whether batches may be halved.
+        enabled: whether batches may be halved.
         stride: pixels of a picture to a latent.
     """
 
-    on: bool = False
+    enabled: bool = False
     stride: int = 8
     _halved: set[torch.Size] = field(default_factory=set)
 
     def accumulate(
-        self, passes: Sequence[Batch], accumulate: Callable[[Batch], Tensor], start_anew: Callable[[Batch], None]
+        self, passes: Sequence[Batch], accumulate: Callable[[Batch], Tensor], start_anew: Callable[[], None]
     ) -> list[Tensor]:
         """Do every pass of an update, each in as many parts as memory asks for; returns the losses (B,) of each part.
 
@@ -53,7 +53,7 @@ class Halving:
 
         Args:
             accumulate: adds the gradients of a part.
-            start_anew: clears them, and whatever is kept for such a part, which has failed.
+            start_anew: clears them.
 
         Raises:
             BatchTooLarge: no smaller part is left, or none is wanted.
@@ -70,7 +70,7 @@ class Halving:
                     break
             else:
                 return losses
-            start_anew(part)
+            start_anew()
             give_back_memory()
             self._halve(part, lack)
 
@@ -81,7 +81,7 @@ class Halving:
 
     def remember(self, shapes: Sequence[Sequence[int]]) -> None:
         """Halve these too; switched off, nothing is halved."""
-        if self.on:
+        if self.enabled:
             self._halved |= {torch.Size(shape) for shape in shapes}
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
@@ -95,7 +95,7 @@ class Halving:
         count, _, height, width = batch.latents.shape
         size = (width * self.stride, height * self.stride)
         pictures = f"{count} picture{'s' if count > 1 else ''} of {size[0]}x{size[1]}"
-        if not self.on or count == 1:
+        if not self.enabled or count == 1:
             raise BatchTooLarge(
                 f"out of memory in step {batch.step + 1}, in a pass over {pictures}: {lack}.", size, count
             )

@@ -14,26 +14,26 @@ class LossScale:
     Halved when a gradient overflows, and doubled after 2000 steps without an overflow. Switched off it stays 1.
 
     Args:
-        on: whether the model computes in fp16.
+        enabled: whether the model computes in fp16.
     """
 
-    def __init__(self, on: bool, device: torch.device) -> None:
-        self.on = on
-        self.scale = torch.tensor(2.0**16 if on else 1.0, device=device)
+    def __init__(self, enabled: bool, device: torch.device) -> None:
+        self.enabled = enabled
+        self.scale = torch.tensor(2.0**16 if enabled else 1.0, device=device)
         self.good_steps = torch.zeros((), device=device)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate."""
-        return loss * self.scale if self.on else loss
+        return loss * self.scale if self.enabled else loss
 
     def unscale_(self, gradients: Tensor) -> None:
         """Bring gradients back to their own size, in place."""
-        if self.on:
+        if self.enabled:
             gradients.mul_(1 / self.scale)
 
     def update(self, overflow: Tensor) -> None:
         """Told after each step whether (1 or 0) its gradients were not finite."""
-        if not self.on:
+        if not self.enabled:
             return
         good_steps = torch.where(overflow > 0, 0.0, self.good_steps + 1)
         grows = good_steps >= GROWTH_INTERVAL
@@ -44,15 +44,15 @@ class LossScale:
 
     def hopeless(self, overflow: Tensor) -> Tensor:
         """0-d, 1 where gradients overflow although they are hardly scaled: they are really broken. Ask after `update`."""
-        return overflow * (self.scale < 1) if self.on else overflow
+        return overflow * (self.scale < 1) if self.enabled else overflow
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs."""
-        return {"on": float(self.on), "scale": float(self.scale), "good_steps": float(self.good_steps)}
+        return {"on": float(self.enabled), "scale": float(self.scale), "good_steps": float(self.good_steps)}
 
     def load_state(self, state: dict[str, float]) -> None:
         """Continue from a saved state; one of a run without scaling leaves the start value."""
-        if not self.on or not state["on"]:
+        if not self.enabled or not state["on"]:
             return
         self.scale.fill_(state["scale"])
         self.good_steps.fill_(state["good_steps"])

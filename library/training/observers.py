@@ -18,9 +18,10 @@ from library.inference.prompts import read_prompts
 from library.inference.requests import SampleRequest
 from library.inference.sample import ALL_PARTS, generate
 from library.models.base import DiffusionModel
-from library.training.data import draws_of, model_fingerprint, parts_of_previews
+from library.training.data import model_fingerprint, parts_of_previews
 from library.training.interval import sample_interval, validation_interval
 from library.training.length import Length
+from library.training.loading import draws_of
 from library.training.log import Board, Log
 from library.training.loop import Observer
 from library.training.metadata import describe_run

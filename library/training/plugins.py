@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from library.config.schema import Config
-from library.core.errors import UserError, UserErrors, raise_all
+from library.core.errors import UserError, raise_all
 from library.models.recognise import REGISTERED
 from library.optim.optimizers import check_optimizer
 from library.optim.schedules import check_schedule
@@ -26,10 +26,8 @@ def check_plugins(config: Config) -> None:
     ):
         try:
             check()
-        except UserErrors as errors:
-            mistakes += errors.messages
         except UserError as error:
-            mistakes.append(str(error))
+            mistakes += error.messages
     raise_all(mistakes)
 
 

@@ -17,10 +17,10 @@ from library.config.load import LoadedConfig
 from library.config.resolved import as_flat_dict
 from library.config.schema import Config
 from library.core.errors import UserError
+from library.core.hashing import content_hash
 from library.core.runtime import keep_freed_memory, use_all_cores
 from library.core.signals import Signals
 from library.core.terminal import harmless
-from library.data.cache.keys import content_hash
 from library.training.processes.agreement import require_same_settings, require_same_state
 from library.training.state.changes import check_settings
 from library.training.state.checkpoint import Position, find_state

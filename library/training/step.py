@@ -20,7 +20,7 @@ from library.optim.flat import FlatGroups, gradient_norm
 from library.optim.optimizers import Optimizer
 from library.training.batch import Batch
 from library.training.broken import BrokenUpdates, describe
-from library.training.graphs import CapturedPasses
+from library.training.graphs import CapturedPasses, ordinary_pass
 from library.training.halving import Halving
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
@@ -83,13 +83,7 @@ class Trainer:
         Raises:
             UserError: with `Exit.OUT_OF_MEMORY`, memory does not suffice.
         """
-
-        def start_anew(failed: Batch) -> None:
-            self.groups.zero_grad()
-            if self.captured is not None:
-                self.captured.forget(failed)
-
-        return self.halving.accumulate(passes, self.accumulate, start_anew)
+        return self.halving.accumulate(passes, self.accumulate, self.groups.zero_grad)
 
     def accumulate(self, batch: Batch) -> Tensor:
         """Add the batch's share of the gradient; returns its losses (B,)."""
@@ -97,8 +91,7 @@ class Trainer:
         batch = self.with_tokens(batch)
         if self.captured is not None:
             return self.captured(batch, seed)
-        torch.manual_seed(seed)
-        return self.add_gradient(batch.to(self.device), torch.full((), float(batch.global_size), device=self.device))
+        return ordinary_pass(self.add_gradient, batch, seed, self.device)
 
     def add_gradient(self, batch: Batch, global_size: Tensor) -> Tensor:
         """`accumulate` for a batch on the device; nothing in it waits for the device or depends on what is computed there.
@@ -151,7 +144,7 @@ class Trainer:
         """
         loss, stop = self.groups.extra[0], self.groups.extra[1]
         overflow = (~torch.isfinite(gradient_norm + loss)).float()
-        self.optimizer.step(overflow, goes_on=self.loss_scale.on or self.broken.action == "skip")
+        self.optimizer.step(overflow, goes_on=self.loss_scale.enabled or self.broken.action == "skip")
         self.loss_scale.update(overflow)
         self.groups.zero_grad()
         norms = {} if self.max_weight_norm is None else self.network.limit_norms(self.max_weight_norm)

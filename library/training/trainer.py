@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import nn
 
 from library.config.check_data import trains_text_encoder
-from library.config.dataset import resolve_datasets
 from library.config.schema import Config
 from library.core.errors import UserError
 from library.data.dataset import TrainingData
+from library.data.pictures.buckets import Size
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
 from library.models.base import DiffusionModel, Part
@@ -24,12 +24,13 @@ from library.optim.schedules import build_schedule
 from library.training.broken import BrokenUpdates
 from library.training.compiling import compile_blocks, uncompiled
 from library.training.data import model_fingerprint
-from library.training.graphs import CapturedPasses, CudaRecorder, obstacle
+from library.training.graphs import CapturedPasses
 from library.training.halving import Halving
 from library.training.length import Length
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
 from library.training.processes.agreement import require_same_weights
+from library.training.recorder import CudaRecorder, obstacle
 from library.training.run import Run
 from library.training.state.changes import check_material
 from library.training.state.checkpoint import Position, load_state
@@ -65,7 +66,12 @@ def rates_of(config: Config, hosts: Iterable[str]) -> Rates:
     rates = {host: given[min(number, len(given) - 1)] for number, host in enumerate(encoders)}
     if not network.network_train_text_encoder_only:
         rates["unet"] = optimizer.learning_rate if optimizer.unet_lr is None else optimizer.unet_lr
-    return Rates({host: rate for host, rate in rates.items() if rate > 0})
+    trained = {host: rate for host, rate in rates.items() if rate > 0}
+    if not trained:
+        raise UserError(
+            "nothing would be trained: the learning rate of every part is 0. Set learning_rate, unet_lr or text_encoder_lr."
+        )
+    return Rates(trained)
 
 
 def prepare_base(run: Run, model: DiffusionModel) -> None:
@@ -87,7 +93,7 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
     if compiles:
         compile_blocks(model.hosts(["unet"])["unet"], config.training.dynamo_backend, run.device)
     decay = config.training.ema_decay
-    trainer = Trainer(
+    return Trainer(
         model=model,
         network=network,
         objective=Objective(
@@ -109,20 +115,27 @@ def build_trainer(run: Run, model: DiffusionModel, network: Network, length: Len
         uncompiled=uncompiled if compiles else nullcontext,
         halving=Halving(config.training.halve_batch_on_oom, model.latents.stride),
     )
-    trainer.captured = captured_passes(run, trainer)
-    return trainer
 
 
-def captured_passes(run: Run, trainer: Trainer) -> CapturedPasses | None:
-    """Replayed passes where they are wanted and possible; says why where they are not."""
+def captured_passes(run: Run, trainer: Trainer, data: TrainingData) -> CapturedPasses | None:
+    """Replayed passes where they are wanted and possible, for `Trainer.captured`; says why where they are not."""
     if not run.config.training.cuda_graphs:
         return None
     reason = obstacle_of(run, trainer.network)
     if reason is not None:
         log.log(logging.WARNING if run.device.type == "cuda" else logging.INFO, "CUDA graphs are off: %s.", reason)
         return None
-    sizes = {dataset.buckets.train_batch_size for dataset in resolve_datasets(run.config)[0]}
-    return CapturedPasses(trainer.add_gradient, trainer.groups.gradients, CudaRecorder(run.device), sizes)
+    whole_sizes: dict[tuple[int, int], set[int]] = {}
+    stride = trainer.model.latents.stride
+    for (width, height), samples in fullest_passes(run, data):
+        whole_sizes.setdefault((height // stride, width // stride), set()).add(samples)
+    return CapturedPasses(trainer.add_gradient, trainer.groups.gradients, CudaRecorder(run.device), whole_sizes)
+
+
+def fullest_passes(run: Run, data: TrainingData) -> list[tuple[Size, int]]:
+    """Of each bucket: width and height of its pictures in pixels, and the most samples that one pass over them has."""
+    shares = run.processes * run.config.training.gradient_accumulation_steps
+    return [(bucket.size, -(-bucket.first_batch().samples // shares)) for bucket in data.plan.buckets]
 
 
 def obstacle_of(run: Run, network: Network) -> str | None:

@@ -18,13 +18,10 @@ def merge_base_weights(config: NetworkConfig, hosts: Mapping[str, nn.Module], fa
     """Merge `base_weights` into the hosts, each at its `base_weights_multiplier`.
 
     Raises:
-        UserError: a file cannot be read or is not for these hosts; more multipliers than files.
+        UserError: a file cannot be read or is not for these hosts.
     """
     files, given = config.base_weights, config.base_weights_multiplier
-    if len(given) > len(files):
-        raise UserError(
-            f"base_weights_multiplier has {len(given)} values for {len(files)} base_weights: leave some out."
-        )
+    assert len(given) <= len(files)  # the configuration was checked
     multipliers = [*given, *[1.0] * (len(files) - len(given))]
     for file, multiplier in zip(files, multipliers, strict=True):
         merge_lora(Path(file), hosts, family, multiplier)

@@ -11,7 +11,7 @@ from torch import Tensor
 from library.config.schema.fields import option
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.lora import LoRA, LoRAAdapter, LoRAOptions
 
 STEPS = 2
@@ -48,8 +48,8 @@ class DoomedAdapter(LoRAAdapter):
         self.options = options
         self.passes = 0
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         self.passes += x.device.type != "meta"
         if self.passes > STEPS and self.options.rank == int(os.environ["RANK"]):
             raise ValueError("this network was made to fail")
-        return super().forward(x, base, moment)
+        return super().forward(x, base, context)

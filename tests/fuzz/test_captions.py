@@ -17,7 +17,7 @@ from library.config.dataset import Dataset, Subset, resolve_datasets
 from library.config.schema import Config
 from library.config.schema.data import BucketConfig, CaptionConfig, DataConfig, ImageConfig
 from library.core.errors import UserError
-from library.data.captions.files import decoded, metadata_caption, read_caption, read_metadata
+from library.data.captions.files import caption_in, decoded, metadata_caption, read_metadata
 from library.data.captions.pipeline import Moment, mentions, plain_caption, process_caption, variants, without_trigger
 from library.data.checks.preflight import preflight
 from library.data.pictures.placement import Face, face_of
@@ -60,7 +60,7 @@ def subset(folder: Path, metadata: Path | None = None) -> list[Dataset]:
 def test_any_bytes_are_a_caption(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes(content)
-    caption, encoding = read_caption(file)
+    caption, encoding = caption_in(file.read_bytes())
     assert isinstance(caption.encode("utf-8"), bytes)
     assert all(line == line.strip() and line for line in caption.split("\n")) or caption == ""
     assert encoding in ("", "UTF-16", "Windows-1252")

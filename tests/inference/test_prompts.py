@@ -74,6 +74,7 @@ def test_sizes_are_rounded_to_the_stride_with_a_notice(read, caplog):
         ("a.txt", "x --s 0", "sample_steps is '0', but must be between 1 and 1000"),
         ("a.txt", "x --ss eulr", "sample_sampler is 'eulr', but must be one of ddim"),
         ("a.txt", "x --l much", "scale is 'much', but must be a number"),
+        ("a.txt", "fine\n--n blurry --w 512", "line 2: no prompt"),
         ("a.txt", "# nothing\n", "holds no prompt"),
         ("a.toml", "[prompt]\nwidth = 64", r"needs a table \[\[prompt.subset\]\]"),
         ("a.toml", "[prompt", "not readable TOML"),

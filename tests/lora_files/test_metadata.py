@@ -10,6 +10,7 @@ import pytest
 from library.config.schema import Config, DataConfig, NetworkConfig, OptimizerConfig, SavingConfig
 from library.config.schema.model import ModelConfig
 from library.core.errors import UserError
+from library.lora_files.essentials import with_essentials
 from library.lora_files.metadata import SETTINGS, RunFacts, architecture, as_data_url, lora_metadata
 
 RUN = RunFacts(
@@ -149,3 +150,12 @@ def test_no_metadata_leaves_what_loading_needs():
 def test_no_trigger_is_claimed_that_nobody_named():
     entries = lora_metadata(config(), RUN, BASE, NETWORK, {"ss_tag_frequency": {"10_hero": {"1girl": 30}}})
     assert "modelspec.trigger_phrase" not in entries and "modelspec.usage_hint" not in entries
+
+
+@pytest.mark.parametrize(
+    ("family", "predicts", "version"), [("sd2", "v", "sd_v2_v"), ("sd2", "epsilon", "sd_v2"), ("sd1", "v", "sd_v1_v")]
+)
+def test_the_base_version_says_what_the_model_predicts(family: str, predicts: str, version: str) -> None:
+    """As sd-scripts' `get_model_version_str_for_sd1_sd2`."""
+    found = with_essentials({"modelspec.prediction_type": predicts}, {}, family)
+    assert found["ss_base_model_version"] == version

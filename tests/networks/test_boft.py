@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.arithmetic.rotation import RotationAdapter, RotationOptions
 from networks.boft import BOFT, butterfly_shape, turn_butterfly
 from networks.build import build_network
@@ -29,9 +29,9 @@ def disturbed(host, options):
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
-    moment = Moment()
-    hook(host, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(host, adapter, context)
+    return adapter, context
 
 
 def stage_members(outputs, stage, block):
@@ -66,7 +66,7 @@ def butterfly(blocks, limit=float("inf")):
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_outputs_are_those_of_the_turned_weight(layer, options):
     host = layer()
-    adapter, moment = disturbed(host, options)
+    adapter, context = disturbed(host, options)
     weight = host.weight.double()
     limit = 0.05 * 24 if options.constraint else float("inf")
     turn = butterfly(adapter.oft_blocks.detach().double(), limit)
@@ -78,7 +78,7 @@ def test_outputs_are_those_of_the_turned_weight(layer, options):
     shape = (2, 5, 6) if isinstance(host, nn.Linear) else (2, 6, 7, 9)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     for multiplier in (1.0, 0.6, -0.5):
-        moment.multiplier = multiplier
+        context.multiplier = multiplier
         merged, bias = weight + multiplier * (expected - weight), host.bias.double()
         if isinstance(host, nn.Linear):
             outputs = F.linear(x.double(), merged, bias)

@@ -171,6 +171,19 @@ def test_saved_tensors_load_into_another_network(case):
     assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
 
 
+def test_saved_tensors_stay_while_training_goes_on(case):
+    """A thread writes them meanwhile."""
+    _, attach, _ = case
+    network = attach()
+    saved = network.state_dict_to_save()
+    then = {name: tensor.clone() for name, tensor in saved.items()}
+    with torch.no_grad():
+        for group in network.parameter_groups(RATES):
+            for parameter in group.parameters:
+                parameter.fill_(7)
+    assert all(torch.equal(saved[name], then[name]) for name in saved)
+
+
 def test_a_saved_file_is_recognised_and_acts_the_same(case, tmp_path):
     model, attach, _ = case
     network = attach()

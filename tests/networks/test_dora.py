@@ -12,7 +12,7 @@ from library.core.errors import UserError
 from library.lora_files.convert import converted
 from library.lora_files.file import save_lora
 from library.models.quantised import PACKINGS, quantise
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.base import Rates
 from networks.build import build_network, check_network
 from networks.dora import DoRA, DoRAAdapter, DoRAOptions
@@ -38,9 +38,9 @@ def disturbed(host, on_output, size=SIZE):
     with torch.no_grad():
         adapter.lora.up.normal_(generator=draw)
         adapter.magnitude.mul_(1 + 0.3 * torch.rand(adapter.magnitude.shape, generator=draw))
-    moment = Moment()
-    hook(host, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(host, adapter, context)
+    return adapter, context
 
 
 def inputs(host):
@@ -69,13 +69,13 @@ def product(host, x, weight):
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_outputs_and_gradients_are_those_of_the_dense_weight(layer, on_output):
     host = layer()
-    adapter, moment = disturbed(host, on_output)
+    adapter, context = disturbed(host, on_output)
     trained = (adapter.lora.down, adapter.lora.up, adapter.magnitude)
     x = inputs(host).requires_grad_()
     exact = [each.detach().double().requires_grad_() for each in (x, *trained)]
     weight = host.weight.double()
     for multiplier in (1.0, 0.6, -0.5):
-        moment.multiplier = multiplier
+        context.multiplier = multiplier
         changed = adapted(weight, *exact[1:], SIZE.scale, on_output)
         expected = product(host, exact[0], weight + multiplier * (changed - weight))
         found = host(x)
@@ -107,7 +107,7 @@ def test_magnitudes_between_the_numbers_of_bf16_count(on_output):
     x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(4)).bfloat16()
     before = host(x).float()
     adapter = DoRAAdapter(host, SIZE, on_output, Dropouts(), torch.Generator())
-    hook(host, adapter, Moment())
+    hook(host, adapter, ForwardContext())
     with torch.no_grad():
         adapter.magnitude.mul_(1.01)  # between 1.0078 and 1.0156
         after = host(x).float()

@@ -10,7 +10,7 @@ from torch import nn
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.build import build_network, check_network
 from networks.dylora import DyLoRAAdapter
 from networks.inject import hook
@@ -23,7 +23,7 @@ def adapter_on(kind, arguments, unit=2, rank=6):
     adapter = DyLoRAAdapter(host, Size(rank, 3.0), unit, torch.Generator().manual_seed(0))
     with torch.no_grad():
         adapter.up.normal_(generator=torch.Generator().manual_seed(1))
-    hook(host, adapter, Moment())
+    hook(host, adapter, ForwardContext())
     return host, adapter
 
 

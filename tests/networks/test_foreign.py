@@ -170,6 +170,19 @@ def test_initial_weights_depend_on_the_seed_and_leave_the_global_generator_alone
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_model_on_the_cpu_leaves_the_generators_of_gpus_alone(gains, tiny, monkeypatch):
+    """Left to itself torch saves every GPU's, and warns that this takes time."""
+    model, saved = tiny("sd1"), []
+
+    def noting(devices=None, fork_rng=torch.random.fork_rng, **named):
+        saved.append(devices)
+        return fork_rng(devices=[])
+
+    monkeypatch.setattr(torch.random, "fork_rng", noting)
+    attach(model)
+    assert saved == [[]]
+
+
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_files_have_the_names_that_other_programs_read(gains, tiny, disturb, family, tmp_path):
     model = tiny(family)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
-from networks.algorithm import Base, Moment
+from networks.algorithm import Base, ForwardContext
 from networks.build import build_network
 from networks.hra import HRAAdapter
 
@@ -36,7 +36,7 @@ def test_a_linear_layer_is_multiplied_by_the_reflections():
     turned = layer.weight.double() @ reflections(adapter.hra_u)
     torch.testing.assert_close(adapter.delta().double(), turned - layer.weight.double(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.linalg.svdvals(turned), torch.linalg.svdvals(layer.weight.double()))
-    y = adapter(x, Base(layer, layer.forward, True), Moment())
+    y = adapter(x, Base(layer, layer.forward, True), ForwardContext())
     torch.testing.assert_close(y.double(), F.linear(x.double(), turned, layer.bias.double()), rtol=1e-4, atol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_a_convolution_is_turned_in_its_channels():
     adapter, x = adapter_of(layer), torch.randn(2, 8, 6, 6)
     turned = torch.einsum("oihw,ij->ojhw", layer.weight.double(), reflections(adapter.hra_u))
     torch.testing.assert_close(adapter.delta().double(), turned - layer.weight.double(), rtol=1e-4, atol=1e-6)
-    y = adapter(x, Base(layer, layer.forward, True), Moment(multiplier=0.4))
+    y = adapter(x, Base(layer, layer.forward, True), ForwardContext(multiplier=0.4))
     mixed = layer.weight.double() + 0.4 * (turned - layer.weight.double())
     expected = F.conv2d(x.double(), mixed, layer.bias.double(), 2, 1)
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_reflections():
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     base = Base(layer, layer.forward, True)
     assert torch.autograd.gradcheck(
-        lambda x, u: _with(adapter, u)(x, base, Moment()), (x, adapter.hra_u.detach().requires_grad_())
+        lambda x, u: _with(adapter, u)(x, base, ForwardContext()), (x, adapter.hra_u.detach().requires_grad_())
     )
 
 

@@ -10,7 +10,7 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.names.keys import Site, kind_of
 from library.models.quantised import PACKINGS, quantise, unpacked_weight
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.build import build_network, check_network
 from networks.ia3 import IA3, IA3Adapter, IA3Options, IA3Size
 
@@ -46,7 +46,7 @@ def test_acts_as_that_of_lycoris(host, on_input):
     theirs.load_state_dict(saved)
     x = inputs(host)
     base = Base(host, host.forward, plain=True)
-    torch.testing.assert_close(ours(x, base, Moment(multiplier=0.7)), theirs(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours(x, base, ForwardContext(multiplier=0.7)), theirs(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.delta(), theirs.get_diff_weight()[0])
     torch.testing.assert_close(ours.norm(), ours.delta().norm())
     site = Site("unet", "a", "lora_unet_a", kind_of(host), 1, host)
@@ -64,7 +64,7 @@ def test_quantised_hosts(on_input, packing):
     x = inputs(host)
     gain = 1 + (adapter.gain if on_input else adapter.gain.view(-1, 1))
     expected = nn.functional.linear(x, weight * gain, host.bias)
-    torch.testing.assert_close(adapter(x, Base(host, host.forward, plain=False), Moment()), expected)
+    torch.testing.assert_close(adapter(x, Base(host, host.forward, plain=False), ForwardContext()), expected)
     torch.testing.assert_close(adapter.delta(), weight * (gain - 1))
 
 

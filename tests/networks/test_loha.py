@@ -9,7 +9,7 @@ from torch import nn
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.names.keys import Site, kind_of
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.build import build_network, check_network
 from networks.loha import LoHa, LoHaOptions, LoHaSize
 
@@ -39,8 +39,8 @@ def test_acts_as_that_of_lycoris(host, use_tucker):
     assert {name: tensor.shape for name, tensor in ours.tensors().items()} == {n: t.shape for n, t in saved.items()}
     ours.load(saved)
     x = torch.randn(2, 5, 24).double() if isinstance(site.module, nn.Linear) else torch.randn(2, 24, 6, 5).double()
-    moment, base = Moment(multiplier=0.7), Base(site.module, site.module.forward, plain=True)
-    torch.testing.assert_close(ours(x, base, moment), theirs(x), rtol=1e-5, atol=1e-6)
+    context, base = ForwardContext(multiplier=0.7), Base(site.module, site.module.forward, plain=True)
+    torch.testing.assert_close(ours(x, base, context), theirs(x), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.delta(), theirs.get_weight(theirs.shape).double(), rtol=1e-5, atol=1e-6)
     assert algorithm.size_in_file(saved) == LoHaSize(3, 2.0, use_tucker and site.kind == "conv3x3")
 

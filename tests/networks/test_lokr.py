@@ -11,7 +11,7 @@ from torch import nn
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.names.keys import Site, kind_of
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.build import build_network, check_network
 from networks.lokr import LoKr, LoKrOptions, factorise
 
@@ -52,11 +52,11 @@ def test_acts_as_that_of_lycoris(host, options, rank):
     planned = algorithm.adapter(site, Size(rank, 1.0), torch.Generator()).double()
     in_file = algorithm.adapter(site, algorithm.size_in_file(saved), torch.Generator()).double()
     x = torch.randn(2, 5, 48).double() if isinstance(site.module, nn.Linear) else torch.randn(2, 48, 6, 5).double()
-    moment, base = Moment(multiplier=0.7), Base(site.module, site.module.forward, plain=True)
+    context, base = ForwardContext(multiplier=0.7), Base(site.module, site.module.forward, plain=True)
     for ours in (planned, in_file):
         assert {name: tensor.shape for name, tensor in ours.tensors().items()} == {n: t.shape for n, t in saved.items()}
         ours.load(saved)
-        torch.testing.assert_close(ours(x, base, moment), theirs(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours(x, base, context), theirs(x), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(ours.delta(), theirs.get_weight(theirs.shape), rtol=1e-5, atol=1e-6)
     assert planned.tensors()["alpha"] == saved["alpha"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.inject import hook
 from networks.lora import Dropouts, LoRA, LoRAAdapter, LoRAOptions, drop
 
@@ -22,9 +22,9 @@ def adapter_on(module, size=SIZE, dropouts=NO_DROPOUT, seed=0):
     adapter = LoRAAdapter(module, size, dropouts, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         adapter.up.normal_(generator=torch.Generator().manual_seed(seed + 1))
-    moment = Moment()
-    hook(module, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(module, adapter, context)
+    return adapter, context
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_convolution_acts_as_its_delta(host):
             for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
         }
     )
-    adapter, moment = adapter_on(host)
-    moment.multiplier = 0.5
+    adapter, context = adapter_on(host)
+    context.multiplier = 0.5
     x = torch.randn(2, 6, 9, 7)
     weight = host.weight + 0.5 * adapter.delta()
     expected = F.conv2d(x, weight, host.bias, host.stride, host.padding, host.dilation)
@@ -67,8 +67,8 @@ def test_delta_of_a_convolution_is_the_composition_of_its_two():
 
 def test_linear_acts_as_the_formula():
     host = nn.Linear(6, 8)
-    adapter, moment = adapter_on(host, Size(4, 2.0))
-    moment.multiplier = 0.7
+    adapter, context = adapter_on(host, Size(4, 2.0))
+    context.multiplier = 0.7
     x = torch.randn(3, 5, 6)
     expected = F.linear(x, host.weight, host.bias) + 0.7 * (2.0 / 4) * x @ adapter.down.T @ adapter.up.T
     torch.testing.assert_close(host(x), expected)
@@ -173,7 +173,7 @@ def test_an_adapter_is_built_on_its_own_generator():
     assert torch.equal(built.down, again.down)
     base = Base(site.module, site.module.forward, plain=True)
     x = torch.randn(2, 6)
-    torch.testing.assert_close(built(x, base, Moment()), site.module(x))
+    torch.testing.assert_close(built(x, base, ForwardContext()), site.module(x))
 
 
 @pytest.mark.parametrize("host", [nn.Linear(30, 20), nn.Conv2d(6, 8, 3)], ids=str)

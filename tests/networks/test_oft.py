@@ -11,7 +11,7 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.models.quantised import PACKINGS, quantise
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.arithmetic.rotation import RotationAdapter, RotationOptions
 from networks.build import build_network, check_network
 from networks.files.apply import apply_lora
@@ -39,9 +39,9 @@ def disturbed(host, options, strength=0.4):
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.add_(strength * torch.randn(parameter.shape, generator=draw))
-    moment = Moment()
-    hook(host, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(host, adapter, context)
+    return adapter, context
 
 
 def inputs(host):
@@ -76,12 +76,12 @@ def product(host, x, weight):
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_outputs_are_those_of_the_turned_weight(layer, options):
     host = layer()
-    adapter, moment = disturbed(host, options)
+    adapter, context = disturbed(host, options)
     weight = host.weight.double()
     limit = 0.1 * 12 if options.constraint else float("inf")
     expected = turned(weight, adapter, limit)
     for multiplier in (1.0, 0.6, -0.5):
-        moment.multiplier = multiplier
+        context.multiplier = multiplier
         outputs = product(host, inputs(host), weight + multiplier * (expected - weight))
         torch.testing.assert_close(host(inputs(host)).double(), outputs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(adapter.delta().double(), expected - weight, rtol=1e-5, atol=1e-5)

@@ -101,8 +101,6 @@ def test_only_one_kind_of_host(tiny):
         "te1",
         "te2",
     }
-    with pytest.raises(UserError, match="exclude each other"):
-        build(tiny(), network_train_unet_only=True, network_train_text_encoder_only=True)
 
 
 def test_groups_by_host(tiny):
@@ -205,8 +203,6 @@ def test_continue_from_a_file(tiny, disturb, tmp_path):
         build(tiny(), network_args={"conv_dim": 2}, network_weights=file)
     with pytest.raises(UserError, match=r"not in the network.*conv_dim.*dim_from_weights"):
         build(tiny(), network_weights=file)
-    with pytest.raises(UserError, match="needs network_weights"):
-        build(tiny(), dim_from_weights=True)
 
 
 def test_metadata_names_the_network(tiny):
@@ -228,8 +224,6 @@ def test_checks_without_a_model(tmp_path):
         ({"network_args": {"conv": 4}}, "unknown option 'conv'"),
         ({"network_weights": str(tmp_path / "broken.safetensors")}, "cannot be read"),
         ({"base_weights": [str(tmp_path / "absent.safetensors")]}, "does not exist"),
-        ({"dim_from_weights": True}, "needs network_weights"),
-        ({"network_train_unet_only": True, "network_train_text_encoder_only": True}, "exclude each other"),
     ):
         with pytest.raises(UserError, match=message):
             check_network(NetworkConfig(**config))

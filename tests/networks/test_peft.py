@@ -8,8 +8,8 @@ from torch import nn
 
 from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
+from library.kernels.convolution import freeze_convolutions
 from library.lora_files.file import save_lora
-from library.models.convolution import speed_up_small
 from networks.build import build_network
 from networks.files.apply import apply_lora
 from networks.files.merge import merge
@@ -112,10 +112,23 @@ def test_upon_another_network_only_its_own_change_is_added(tiny, disturb, name):
 
 def test_convolutions_that_are_computed_otherwise_can_be_merged(tiny, disturb):
     model = tiny(dtype=torch.bfloat16)
-    speed_up_small(model.hosts["unet"])
+    freeze_convolutions(model.hosts["unet"])
     network = attached(model, "hira", rank=4, conv_dim=2)
     disturb(network, 0.5)
     network.train(False)
     acting = model.predict()
     merge(network)
     assert (model.predict() - acting).float().norm() < 0.05 * acting.float().norm()
+
+
+def test_a_model_on_the_cpu_leaves_the_generators_of_gpus_alone(tiny, monkeypatch):
+    """Left to itself torch saves every GPU's, and warns that this takes time."""
+    model, saved = tiny("sd1"), []
+
+    def noting(devices=None, fork_rng=torch.random.fork_rng, **named):
+        saved.append(devices)
+        return fork_rng(devices=[])
+
+    monkeypatch.setattr(torch.random, "fork_rng", noting)
+    attached(model, "hira")
+    assert saved and all(devices == [] for devices in saved)

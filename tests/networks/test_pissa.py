@@ -12,7 +12,7 @@ from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.lora_files.names.keys import Site
 from library.models.quantised import PACKINGS, quantise, unpacked_weight
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.build import build_network
 from networks.files.apply import apply_lora
 from networks.inject import hook
@@ -34,9 +34,9 @@ def adapter_on(host, niter=0, size=SIZE):
     host.requires_grad_(False)
     site = Site("unet", "a", "lora_a", "linear", None, host)
     adapter = PiSSA(PiSSAOptions(niter)).adapter(site, size, torch.Generator().manual_seed(0))
-    moment = Moment()
-    hook(host, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(host, adapter, context)
+    return adapter, context
 
 
 @pytest.mark.parametrize("niter", [0, 4])

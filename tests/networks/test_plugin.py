@@ -81,6 +81,13 @@ def test_a_kind_that_does_not_say_is_taken_to_draw_random_numbers(outside, tiny,
     assert build_network(config, tiny("sd1").hosts, "sd1", seed=0).draws_random
 
 
+def test_a_kind_that_does_not_say_is_not_captured(outside, tiny, monkeypatch):
+    config = NetworkConfig(network_module="my_network.svdiff")
+    assert build_network(config, tiny("sd1").hosts, "sd1", seed=0).capturable
+    monkeypatch.delattr("my_network.svdiff.SVDiff.capturable")
+    assert not build_network(config, tiny("sd1").hosts, "sd1", seed=0).capturable
+
+
 def test_by_entry_point(installed, tiny):
     assert "svdiff" in NETWORKS.names()
     model = tiny("sd1")

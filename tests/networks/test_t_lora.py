@@ -12,7 +12,7 @@ from library.config.schema.network import NetworkConfig
 from library.core.errors import UserError
 from library.lora_files.file import save_lora
 from library.lora_files.names.keys import Site
-from networks.algorithm import Moment, Size
+from networks.algorithm import ForwardContext, Size
 from networks.base import Rates
 from networks.build import build_network, check_network
 from networks.files.apply import apply_lora
@@ -40,9 +40,9 @@ def adapter_on(host, host_name="unet", rank=8, **options):
     adapter = TLoRA(TLoRAOptions(**options)).adapter(site, Size(rank, 4.0), torch.Generator().manual_seed(0))
     with torch.no_grad():
         adapter.up.normal_(generator=torch.Generator().manual_seed(1))
-    moment = Moment()
-    hook(host, adapter, moment)
-    return adapter, moment
+    context = ForwardContext()
+    hook(host, adapter, context)
+    return adapter, context
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def adapter_on(host, host_name="unet", rank=8, **options):
 )
 def test_each_sample_has_the_ranks_of_its_timestep(host, shape):
     host = nn.Linear(6, 9) if isinstance(host, nn.Linear) else nn.Conv2d(6, 9, 3)
-    adapter, moment = adapter_on(host, min_rank=2, alpha_rank_scale=1.5)
+    adapter, context = adapter_on(host, min_rank=2, alpha_rank_scale=1.5)
     x, t_B = torch.randn(shape), torch.tensor([0, 400, 999])
-    moment.timesteps_B = t_B
+    context.timesteps_B = t_B
     y = host(x)
     grads = torch.autograd.grad(y.square().sum(), (adapter.down, adapter.up))
     expected = []
@@ -67,15 +67,15 @@ def test_each_sample_has_the_ranks_of_its_timestep(host, shape):
     torch.testing.assert_close(y, torch.stack(expected), rtol=1e-4, atol=1e-5)
     for found, wanted in zip(grads, torch.autograd.grad(torch.stack(expected).square().sum(), (down, up))):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
-    moment.timesteps_B = None
+    context.timesteps_B = None
     whole = nn.functional.linear if isinstance(host, nn.Linear) else nn.functional.conv2d
     torch.testing.assert_close(host(x), whole(x, host.weight + adapter.delta(), host.bias), rtol=1e-4, atol=1e-5)
 
 
 def test_text_encoders_have_every_rank():
     host = nn.Linear(6, 9)
-    adapter, moment = adapter_on(host, "te1", min_rank=1)
-    moment.timesteps_B = torch.tensor([999] * 3)  # of the UNet's batch, whatever the text encoder's is
+    adapter, context = adapter_on(host, "te1", min_rank=1)
+    context.timesteps_B = torch.tensor([999] * 3)  # of the UNet's batch, whatever the text encoder's is
     x = torch.randn(2, 5, 6)
     torch.testing.assert_close(host(x), nn.functional.linear(x, host.weight + adapter.delta(), host.bias))
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from library.training import graphs
 from library.training.batch import Batch
-from library.training.graphs import WARM_UP_USES, CapturedPasses, obstacle, signature_of
+from library.training.graphs import WARM_UP_USES, CapturedPasses, signature_of
 from library.training.loop import Span, fit
+from library.training.recorder import Recorder
 from library.training.step import Trainer
 
 NewBatch = Callable[..., Batch]
@@ -27,6 +28,7 @@ class StandIn:
         self.warm_ups: list[bool] = []
         self.recorded = 0
         self.replayed = 0
+        self.closed = 0
 
     def warm_up(self, work: Callable[[], None], strict: bool) -> None:
         self.warm_ups.append(strict)
@@ -40,6 +42,9 @@ class StandIn:
             work()
 
         return replay
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class Toy:
@@ -73,8 +78,8 @@ def toy() -> Toy:
     return Toy()
 
 
-def passes_of(toy: Toy, recorder: graphs.Recorder | None = None, sizes: tuple[int, ...] = (2,)) -> CapturedPasses:
-    return CapturedPasses(toy, toy.gradients, recorder or StandIn(), sizes)
+def passes_of(toy: Toy, recorder: Recorder | None = None, sizes: tuple[int, ...] = (2,)) -> CapturedPasses:
+    return CapturedPasses(toy, toy.gradients, recorder or StandIn(), {(8, 8): sizes})
 
 
 def test_a_shape_is_recorded_after_some_ordinary_uses_and_then_replayed(toy: Toy, random_batch: NewBatch) -> None:
@@ -114,6 +119,10 @@ def test_a_short_batch_is_filled_up_with_samples_that_weigh_nothing(toy: Toy, ra
     assert recorder.recorded == 1
     toy.check(passes, random_batch(9, size=5))
     assert toy.sizes[-1] == 5, "more than any batch should have: left as it is"
+    toy.check(passes, random_batch(9, size=3, height=16))
+    assert toy.sizes[-1] == 3, "batches of this shape are never fuller"
+    toy.check(passes, random_batch(9, size=3).halves()[0])
+    assert toy.sizes[-1] == 2, "a part is to be smaller"
 
 
 def test_a_recording_that_differs_is_given_up(
@@ -162,7 +171,7 @@ def test_decisions_by_random_numbers_that_python_takes_are_found(
             added = gradients - before
             return lambda: gradients.add_(added)
 
-    passes = CapturedPasses(deciding, gradients, Freezing(), [2])
+    passes = CapturedPasses(deciding, gradients, Freezing(), {})
     for step in range(FIRST_REPLAY):
         passes(random_batch(0), seed=step)
     assert "a replay differs" in caplog.text
@@ -195,10 +204,12 @@ def test_what_cannot_be_recorded_trains_on(
             finally:
                 raise RuntimeError("the recording broke off")  # as CUDA says of any error within
 
-    passes = passes_of(toy, Failing())
+    recorder = Failing()
+    passes = passes_of(toy, recorder)
     for step in range(6):
         toy.check(passes, random_batch(step))
     assert caplog.text.count("CUDA graphs are off") == 1
+    assert recorder.closed == 1
     assert said in caplog.text
 
 
@@ -224,12 +235,34 @@ def test_memory_that_does_not_suffice_beside_the_recordings_is_taken_from_them(
     assert "out of memory beside the recorded passes" in caplog.text
 
 
-def test_a_run_out_of_memory_without_recordings_ends(toy: Toy, random_batch: NewBatch) -> None:
+def test_an_ordinary_pass_that_does_not_fit_says_nothing_of_graphs(
+    toy: Toy, random_batch: NewBatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def short_of_memory(batch: Batch, global_size: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
+    passes = CapturedPasses(short_of_memory, toy.gradients, StandIn(), {})
     with pytest.raises(torch.OutOfMemoryError):
-        CapturedPasses(short_of_memory, toy.gradients, StandIn(), [2])(random_batch(0), 0)
+        passes(random_batch(0), 0)
+    assert "CUDA graphs" not in caplog.text
+
+
+def test_an_ordinary_pass_that_does_not_fit_beside_recordings_takes_their_memory(
+    toy: Toy, random_batch: NewBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(StandIn):
+        def warm_up(self, work: Callable[[], None], strict: bool) -> None:
+            super().warm_up(work, strict)
+            if self.recorded:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    recorder = Full()
+    passes = passes_of(toy, recorder)
+    for step in range(FIRST_REPLAY):
+        toy.check(passes, random_batch(step))
+    toy.check(passes, random_batch(7, height=16))
+    assert "out of memory beside the recorded passes" in caplog.text
+    assert recorder.closed == 1
 
 
 def test_the_number_of_recordings_is_bounded(
@@ -258,24 +291,6 @@ def test_a_pass_that_overflows_does_not_stop_recording(toy: Toy, random_batch: N
     assert recorder.recorded == 1
 
 
-@pytest.mark.parametrize(
-    ("device", "facts", "said"),
-    [
-        ("cpu", (True, False, False), "on 'cpu'"),
-        ("cuda", (False, False, False), "network_module"),
-        ("cuda", (True, True, False), "together with gradient_checkpointing"),
-        ("cuda", (True, False, True), "blocks_to_swap"),
-    ],
-)
-def test_what_is_known_not_to_work_is_not_tried(device: str, facts: tuple[bool, bool, bool], said: str) -> None:
-    reason = obstacle(torch.device(device), *facts)
-    assert reason is not None and said in reason
-
-
-def test_nothing_else_stands_in_the_way() -> None:
-    assert obstacle(torch.device("cuda"), True, False, False) is None
-
-
 # --- the real step
 
 
@@ -286,7 +301,7 @@ def test_recorded_training_is_bitwise_ordinary_training(
     """Two shapes, two passes an update, captions encoded in the step, prior prediction, dropout."""
     ordinary, recorded = (real_trainer(network_dim=2, **settings) for _ in range(2))
     recorder = StandIn()
-    recorded.captured = CapturedPasses(recorded.add_gradient, recorded.groups.gradients, recorder, [2])
+    recorded.captured = CapturedPasses(recorded.add_gradient, recorded.groups.gradients, recorder, {})
     batches = [
         random_batch(
             step // 2, micro=step % 2, height=8 * (1 + step % 4 // 2), global_size=4,
@@ -304,7 +319,7 @@ def test_a_filled_up_batch_has_the_gradients_of_the_short_one(
     real_trainer: Callable[..., Trainer], random_batch: NewBatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ordinary, recorded = (real_trainer(network_dim=2) for _ in range(2))
-    recorded.captured = CapturedPasses(recorded.add_gradient, recorded.groups.gradients, StandIn(), [3])
+    recorded.captured = CapturedPasses(recorded.add_gradient, recorded.groups.gradients, StandIn(), {(8, 8): [3]})
     with caplog.at_level(logging.INFO):
         for step in range(FIRST_REPLAY + 1):
             batch = random_batch(step, size=1 + step % 2, global_size=5)

@@ -53,7 +53,7 @@ def test_the_gradients_are_those_of_the_whole(
 ) -> None:
     passes = passes_of(random_batch)
     whole, halved = real_trainer(), real_trainer()
-    halved.halving = Halving(on=True, stride=8)
+    halved.halving = Halving(enabled=True, stride=8)
     tried = limit(halved, 2)
     expected = torch.cat(whole.accumulate_all(passes))
     with caplog.at_level(logging.WARNING, logger="dojo"):
@@ -101,7 +101,7 @@ def test_the_run_stops_where_nothing_is_left_to_halve(
 
 def test_other_errors_are_passed_on(real_trainer: NewTrainer, random_batch: NewBatch) -> None:
     trainer = real_trainer()
-    trainer.halving = Halving(on=True)
+    trainer.halving = Halving(enabled=True)
 
     def broken(*arguments: Any) -> Tensor:
         raise RuntimeError("shapes cannot be multiplied")
@@ -124,25 +124,26 @@ class Again:
         self.recorded += 1
         return work
 
+    def close(self) -> None: ...
 
-def test_recorded_passes_of_the_shape_are_forgotten_and_parts_are_not_filled_up(random_batch: NewBatch) -> None:
-    sizes: list[int] = []
-    gradients, recorder = torch.zeros(1), Again()
 
-    def add_gradient(batch: Batch, global_size: Tensor) -> Tensor:
-        sizes.append(len(batch.weight))
-        return batch.weight * batch.latents.mean(dim=(1, 2, 3))
-
-    passes = CapturedPasses(add_gradient, gradients, recorder, [4])
-    other = {"height": 16}
-    for step in range(4):
-        passes(random_batch(step, size=4), step)
-        passes(random_batch(step, size=4, **other), step)
-    assert recorder.recorded == 2
-    passes.forget(random_batch(5, size=3))
-    for step in range(4, 8):
-        passes(random_batch(step, size=4), step)
-        passes(random_batch(step, size=4, **other), step)
-    assert recorder.recorded == 3, "one of the two was recorded anew"
-    half = random_batch(9, size=4).halves()[0]
-    assert len(passes(half, 9)) == 2 and sizes[-1] == 2
+def test_halves_are_recorded(
+    real_trainer: NewTrainer, random_batch: NewBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole never fits, not even in the ordinary passes before a recording; captions are encoded in the step."""
+    ordinary, trainer = real_trainer(), real_trainer()
+    recorder = Again()
+    trainer.halving = Halving(enabled=True)
+    limit(trainer, 2)
+    sizes = {(8, 8): [4]}
+    trainer.captured = CapturedPasses(trainer.add_gradient, trainer.groups.gradients, recorder, sizes)
+    for step in range(5):
+        batch = random_batch(step, size=4)
+        losses = []
+        for each in (ordinary, trainer):
+            each.groups.zero_grad()
+            losses.append(torch.cat(each.accumulate_all([batch])))
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(trainer.groups.gradients, ordinary.groups.gradients, rtol=1e-3, atol=1e-6)
+    assert recorder.recorded == 1
+    assert "CUDA graphs" not in caplog.text and caplog.text.count("out of memory") == 1

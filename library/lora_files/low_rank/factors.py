@@ -10,6 +10,7 @@ Computations, section 8.6). Cutting it off after r values is the best change of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -114,12 +115,14 @@ def alpha_in_file(tensors: Mapping[str, Tensor]) -> float | None:
     """The alpha among a site's tensors, None where there is none.
 
     Raises:
-        ValueError: it is not one number.
+        ValueError: it is not one finite number.
     """
     alpha = tensors.get("alpha")
-    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
-        raise ValueError("alpha is not one number")
-    return None if alpha is None else float(alpha)
+    if alpha is None:
+        return None
+    if alpha.numel() != 1 or alpha.is_complex() or not math.isfinite(alpha):
+        raise ValueError("alpha is not one finite number")
+    return float(alpha)
 
 
 def joined(parts: Sequence[Factors]) -> Factors:

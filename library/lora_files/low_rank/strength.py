@@ -39,7 +39,7 @@ def strength_of(tensors: Mapping[str, Tensor]) -> Strength:
     """Of one module's tensors (names after its key).
 
     Raises:
-        ValueError: their shapes do not fit together, or alpha is not one number.
+        ValueError: their shapes do not fit together, or alpha is not one finite number.
     """
     alpha = alpha_in_file(tensors)
     try:

@@ -12,11 +12,12 @@ from pathlib import Path
 from library.config.schema import SavingConfig
 from library.core.disk import amount, existing, free_space
 from library.core.errors import Exit, UserError
+from library.data.cache.keys import cache_folder
 from library.data.dataset import TrainingData
 from library.data.summary import summary
 from library.inference.requests import SampleRequest
 from library.models.base import DiffusionModel
-from library.training.data import cache_folder, missing_in_caches
+from library.training.data import missing_in_caches
 from library.training.interval import Interval, save_interval, times_sampled
 from library.training.loop import Span
 from library.training.needs.meta_run import MetaRun

@@ -33,7 +33,7 @@ from library.training.needs.meta_run import (
     MetaRun,
     Phase,
     demand_of,
-    go_through,
+    dry_run,
 )
 from library.training.run import Run
 from networks.base import ParameterGroup
@@ -117,7 +117,7 @@ def estimate(run: Run, length: Length, demand: Demand, only: str | None = None) 
     kernels = OneDnn()
     on_gpu = run.device.type == "cuda"
     memory = LiveMemory(block=CUDA_BLOCK) if on_gpu else LiveMemory(workspace=kernels.workspace)
-    meta_run = go_through(run, length, demand, memory, optimizer_cost(run.config.optimizer, run.device))
+    meta_run = dry_run(run, length, demand, memory, optimizer_cost(run.config.optimizer, run.device))
     gc.collect()
     if on_gpu:
         resident: Iterator[Phase] = (_with(phase, {"CUDA": CUDA_CONTEXT}) for phase in meta_run.phases)

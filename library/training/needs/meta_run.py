@@ -29,7 +29,7 @@ from library.training.needs.blank import META, blank_batch, blank_latents, blank
 from library.training.needs.work import Tally, Work
 from library.training.run import Run
 from library.training.step import Trainer
-from library.training.trainer import build_trainer, obstacle_of, trained_hosts
+from library.training.trainer import build_trainer, fullest_passes, obstacle_of, trained_hosts
 from networks.base import Network
 from networks.build import build_network
 
@@ -105,9 +105,7 @@ class MetaRun:
 
 def demand_of(run: Run, data: TrainingData, requests: Sequence[SampleRequest]) -> Demand:
     """Of the largest batch, and of the largest picture that is sampled."""
-    shares = run.processes * run.config.training.gradient_accumulation_steps
-    passes = [(bucket.size, -(-min(bucket.batch_size, bucket.samples) // shares)) for bucket in data.plan.buckets]
-    size, batch = max(passes, key=lambda each: each[0][0] * each[0][1] * each[1])
+    size, batch = max(fullest_passes(run, data), key=lambda each: each[0][0] * each[0][1] * each[1])
     demand = Demand(size, batch, len(data.material.pictures))
     if not requests:
         return demand
@@ -130,7 +128,7 @@ class _Process:
     is_main_process: bool = False
 
 
-def go_through(
+def dry_run(
     run: Run, length: Length, demand: Demand, memory: LiveMemory, optimizer_cost: tuple[float, float]
 ) -> MetaRun:
     """Go through the run's phases.
@@ -145,17 +143,17 @@ def go_through(
         accelerator=cast("Accelerator", _Process(run.rank, run.processes)),
     )
     with without_numbers():
-        walk = _Walk(without_weights, length, demand, memory)
-        walk.cache()
-        walk.train(*optimizer_cost)
-        if run.config.training.cuda_graphs and obstacle_of(run, walk.trainer.network) is None:
-            walk.record()
+        dry = _DryRun(without_weights, length, demand, memory)
+        dry.cache()
+        dry.train(*optimizer_cost)
+        if run.config.training.cuda_graphs and obstacle_of(run, dry.trainer.network) is None:
+            dry.record()
         if demand.previews:
-            walk.preview()
-    return MetaRun(without_weights, demand, walk.phases, walk.trainer, optimizer_cost[0], walk.conditioning)
+            dry.preview()
+    return MetaRun(without_weights, demand, dry.phases, dry.trainer, optimizer_cost[0], dry.conditioning)
 
 
-class _Walk:
+class _DryRun:
     """Goes through the phases, and notes the parts of each."""
 
     def __init__(self, run: Run, length: Length, demand: Demand, memory: LiveMemory) -> None:

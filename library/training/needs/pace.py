@@ -19,8 +19,9 @@ from library.core.documents import DocumentError, parse_json
 from library.core.durations import duration
 from library.core.errors import UserError
 from library.core.files import write_atomically
+from library.core.hashing import digest
 from library.core.terminal import harmless
-from library.data.cache.keys import cache_folder, digest
+from library.data.cache.keys import cache_folder
 from library.training.loop import Span, StepReport
 from library.training.needs.meta_run import ENCODING, STEP, MetaRun
 from library.training.needs.work import Work

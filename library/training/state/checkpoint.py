@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -79,7 +79,8 @@ def save_state(folder: Path, snapshot: Snapshot, position: Position) -> None:
         for part, tensors in snapshot.tensors.items():
             file = temporary / f"{part}.safetensors"
             save_file(dict(tensors), file)
-            files[file.name] = _hash(file)
+            with file.open("rb") as written:
+                files[file.name] = hashlib.file_digest(written, "sha256").hexdigest()
         content = {"format_version": FORMAT_VERSION, **vars(position), **snapshot.scalars, "files": files}
         description = {**content, "digest": _digest(content)}
         (temporary / "state.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
@@ -92,9 +93,8 @@ def load_state(folder: Path) -> Snapshot:
         UserError: not a state, or damaged.
     """
     description = _read_description(folder)
-    _require_whole(folder, description)
     try:
-        tensors = {Path(name).stem: load((folder / name).read_bytes()) for name in description["files"]}
+        tensors = {Path(name).stem: load(content) for name, content in _whole_files(folder, description)}
     except SafetensorError as error:
         raise UserError(f"the state in {folder} is damaged: {error}.{EARLIER}") from error
     return Snapshot(tensors, {name: description[name] for name in SCALARS})
@@ -107,7 +107,8 @@ def read_position(folder: Path) -> Position:
         UserError: not a state, torn, changed since it was written, or of another version.
     """
     description = _read_description(folder)
-    _require_whole(folder, description)
+    for _ in _whole_files(folder, description):
+        pass
     return _position(description)
 
 
@@ -175,17 +176,18 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _require_whole(folder: Path, description: Mapping[str, Any]) -> None:
-    """Compare the files with what was written.
+def _whole_files(folder: Path, description: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """The name and content of each file, compared with what was written.
 
     Raises:
         UserError: one is not what it was.
     """
     files = description["files"]
-    for name in ("network.safetensors", "optimizer.safetensors", *files):
-        file = folder / name
-        if name not in FILES or name not in files or _hash(file) != files[name]:
+    for name in dict.fromkeys(("network.safetensors", "optimizer.safetensors", *files)):
+        content = _content(folder / name) if name in FILES else None
+        if content is None or hashlib.sha256(content).hexdigest() != files.get(name):
             raise UserError(f"the state in {folder} is damaged: {name} is missing, cut short or changed.{EARLIER}")
+        yield name, content
 
 
 def _in_words(error: Exception) -> str:
@@ -203,10 +205,9 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _hash(file: Path) -> str | None:
+def _content(file: Path) -> bytes | None:
     """None where it cannot be read."""
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file.read_bytes()
     except OSError:
         return None

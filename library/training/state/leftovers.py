@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.config.schema import Config
 from library.core.files import DAY, clear_leftovers
-from library.training.data import cache_folder
+from library.data.cache.keys import cache_folder
 from library.training.state.names import STATE, checkpoints
 
 if TYPE_CHECKING:

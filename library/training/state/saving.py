@@ -114,12 +114,10 @@ class Saver:
             require_finite(self.trainer.groups.values)
         dtype = PRECISIONS[self.config.save_precision]
         with self.trainer.evaluation():
-            saved = self.trainer.network.state_dict_to_save()
-            tensors = {key: value.detach().to("cpu", dtype, copy=True) for key, value in saved.items()}
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-                log.warning("%s: the weights are too large for save_precision, so they are saved in fp32.", name)
-                dtype = torch.float32
-                tensors = {key: value.detach().to("cpu", dtype, copy=True) for key, value in saved.items()}
+            tensors = self.trainer.network.state_dict_to_save()
+        if not all(bool(tensor.to(dtype).isfinite().all()) for tensor in tensors.values()):
+            log.warning("%s: the weights are too large for save_precision, so they are saved in fp32.", name)
+            dtype = torch.float32
 
         def write() -> None:
             metadata = self.describe(step, self.span.epochs_after(step))

@@ -51,10 +51,6 @@ def test_multipliers_left_out_are_one(tiny, files):
     merge_base_weights(NetworkConfig(base_weights=[str(files[0])]), listed.hosts, "sd1")
     merge_lora(files[0], single.hosts, "sd1")
     assert torch.equal(listed.predict(), single.predict())
-    with pytest.raises(UserError, match="2 values for 1 base_weights"):
-        merge_base_weights(
-            NetworkConfig(base_weights=[str(files[0])], base_weights_multiplier=[1, 2]), listed.hosts, "sd1"
-        )
 
 
 def test_files_for_something_else_leave_the_model_as_it_was(tiny, files, tmp_path):

@@ -14,18 +14,19 @@ from library.config.schema.training import OptimizerConfig
 from library.inference.requests import SampleRequest
 from library.models.live_memory import LiveMemory
 from library.models.load import load_model
-from library.training.data import batches, build_data, look_through
+from library.training.data import build_data, look_through
 from library.training.length import plan_length
+from library.training.loading import batches
 from library.training.needs import estimate
 from library.training.needs.estimate import GIB, HOLES, in_process, optimizer_cost, tell_memory
-from library.training.needs.meta_run import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, go_through
+from library.training.needs.meta_run import ACTIVATIONS, NETWORK, RECORDED, Demand, Phase, demand_of, dry_run
 from library.training.run import Run
 from library.training.trainer import build_trainer, trained_hosts
 from networks.build import build_network
 
 
 def phases(run: Run, demand: Demand) -> dict[str, Phase]:
-    found = go_through(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
+    found = dry_run(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
     return {phase.name: phase for phase in found.phases}
 
 
@@ -182,7 +183,7 @@ def test_a_network_that_cannot_do_without_weights_stops_nothing(
     def fails(*given: object) -> None:
         raise NotImplementedError("no numbers here")
 
-    monkeypatch.setattr(estimate, "go_through", fails)
+    monkeypatch.setattr(estimate, "dry_run", fails)
     with caplog.at_level(logging.WARNING, "dojo"):
         tell_memory(run, data, plan_length(run, 2), [])
     assert "could not be estimated: NotImplementedError: no numbers here" in caplog.text

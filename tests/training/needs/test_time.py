@@ -18,7 +18,7 @@ from library.models.load import load_model
 from library.training.data import build_data, look_through
 from library.training.length import Length, plan_length
 from library.training.needs import time as needed_time
-from library.training.needs.meta_run import ENCODING, STEP, Demand, MetaRun, demand_of, go_through
+from library.training.needs.meta_run import ENCODING, STEP, Demand, MetaRun, demand_of, dry_run
 from library.training.needs.pace import LEAST, WARM_UP, PaceTaker, note_pace, noted_pace, tell_pace
 from library.training.needs.speed import SHORTEST_KERNEL, Machine, Speeds, measured
 from library.training.needs.time import WRITTEN, Duration, estimate_time
@@ -31,7 +31,7 @@ MACHINE = Machine({FP32: SPEEDS}, calls_ahead=False)
 
 
 def gone_through(run: Run, demand: Demand) -> MetaRun:
-    return go_through(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
+    return dry_run(run, plan_length(run, 2), demand, LiveMemory(), (8.0, 0.0))
 
 
 def seconds_of_step(run: Run, demand: Demand) -> float:
@@ -115,7 +115,7 @@ def estimated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Duration]:
         model = load_model(run.config.model, run.dtype, run.device)
         data = build_data(run, *look_through(run), model)
         length = plan_length(run, data.updates_per_epoch)
-        meta_run = go_through(run, length, demand_of(run, data, requests), LiveMemory(), (8.0, 0.0))
+        meta_run = dry_run(run, length, demand_of(run, data, requests), LiveMemory(), (8.0, 0.0))
         return estimate_time(run, data, model, length, requests, meta_run, save)
 
     return estimate
@@ -165,7 +165,7 @@ def length_and_meta(run: Run) -> tuple[Length, MetaRun]:
     model = load_model(run.config.model, run.dtype, run.device)
     data = build_data(run, *look_through(run), model)
     length = plan_length(run, data.updates_per_epoch)
-    return length, go_through(run, length, demand_of(run, data, []), LiveMemory(), (8.0, 0.0))
+    return length, dry_run(run, length, demand_of(run, data, []), LiveMemory(), (8.0, 0.0))
 
 
 def test_what_was_measured_is_found_by_what_is_computed(

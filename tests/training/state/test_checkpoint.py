@@ -81,6 +81,14 @@ def test_the_loss_scale_is_part_of_the_state(new_trainer: NewTrainer, tmp_path: 
     assert resumed.loss_scale.state() == {"on": 1.0, "scale": 2.0**15, "good_steps": 0.0}
 
 
+def test_what_was_compared_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is read a second time may be another."""
+    folder, read, opened = bare_state(tmp_path / "run-state", 5), Path.read_bytes, list[str]()
+    monkeypatch.setattr(Path, "read_bytes", lambda file: opened.append(file.name) or read(file))
+    load_state(folder)
+    assert sorted(opened) == ["network.safetensors", "optimizer.safetensors"]
+
+
 def test_the_position_comes_back(new_trainer: NewTrainer, tmp_path: Path) -> None:
     save_state(tmp_path / "run-state", take_snapshot(new_trainer()), POSITION)
     assert read_position(tmp_path / "run-state") == POSITION

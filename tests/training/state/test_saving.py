@@ -109,6 +109,15 @@ def test_a_file_holds_tensors_in_the_asked_precision_and_what_is_known_of_it(fol
         assert opened.metadata()["ss_epoch"] == "2"
 
 
+def test_factors_of_whole_rows_are_saved_without_having_been_rounded(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, fine = folder.saver(2, save_precision="fp16"), torch.tensor([1 + 2.0**-20])
+    monkeypatch.setattr(saver.trainer.network, "state_dict_to_save", lambda: {f"{KEY}.dora_scale": fine})
+    saver.after_training(2)
+    assert torch.equal(load_file(saver.file)[f"{KEY}.dora_scale"], fine)
+
+
 @pytest.mark.parametrize(("ratio", "saved"), [(1, []), (2, epochs(3)), (3, epochs(2, 4)), (100, epochs(1, 2, 3, 4, 5))])
 def test_at_least_so_many_over_the_run(folder: Folder, ratio: int, saved: list[str]) -> None:
     folder.run(12, save_n_epoch_ratio=ratio)

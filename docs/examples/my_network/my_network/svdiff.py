@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from library.core.registry import NETWORKS
 from library.lora_files.names.keys import Site
-from networks.algorithm import Base, Moment, Size
+from networks.algorithm import Base, ForwardContext, Size
 from networks.arithmetic.host_weight import whole_weight
 from networks.options import refuse_dropout
 from networks.tensors import copy_into
@@ -75,10 +75,10 @@ class SVDiffAdapter(nn.Module):
         self.register_buffer("v", v.view(-1, *weight.shape[1:]))
         self.shift = nn.Parameter(torch.zeros_like(s))
 
-    def forward(self, x: Tensor, base: Base, moment: Moment) -> Tensor:
+    def forward(self, x: Tensor, base: Base, context: ForwardContext) -> Tensor:
         """base(x) + U diag(relu(s + d) - s) V x."""
         u, v = self.u.to(x.dtype), self.v.to(x.dtype)
-        change = (self._change() * moment.multiplier).to(x.dtype)
+        change = (self._change() * context.multiplier).to(x.dtype)
         host = base.module
         if isinstance(host, nn.Linear):
             return base(x) + F.linear(F.linear(x, v) * change, u)

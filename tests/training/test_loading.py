@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from library.core.errors import UserError
-from library.training.data import made_ahead
+from library.training.loading import made_ahead
 
 CPU = torch.device("cpu")
 
