@@ -56,18 +56,18 @@ static void pack_rows(const bf16 *from, int64_t stride, int64_t N, int64_t D, bf
 }
 
 /* Tokens as columns, in tiles: [tile][D / 2][TILE] pairs along the width. */
-static void pack_columns(const bf16 *from, int64_t stride, int64_t N, int64_t D, pair *to) {
+static void pack_columns(const bf16 *from, int64_t stride, int64_t N, int64_t D, word *to) {
     for (int64_t n = 0; n < N; n++) {
-        pair *tile = to + n / TILE * TILE * (D / 2) + n % TILE;
-        for (int64_t d = 0; d < D / 2; d++) memcpy(tile + d * TILE, from + n * stride + 2 * d, sizeof(pair));
+        word *tile = to + n / TILE * TILE * (D / 2) + n % TILE;
+        for (int64_t d = 0; d < D / 2; d++) memcpy(tile + d * TILE, from + n * stride + 2 * d, sizeof(word));
     }
 }
 
 /* Pairs of tokens: [N / 2][P]. */
-static void pack_pairs(const bf16 *from, int64_t stride, int64_t N, int64_t D, int64_t P, pair *to) {
+static void pack_pairs(const bf16 *from, int64_t stride, int64_t N, int64_t D, int64_t P, word *to) {
     for (int64_t n = 0; n < N; n += 2)
         for (int64_t d = 0; d < D; d++) {
-            pair second = n + 1 < N ? from[(n + 1) * stride + d] : 0;
+            word second = n + 1 < N ? from[(n + 1) * stride + d] : 0;
             to[n / 2 * P + d] = from[n * stride + d] | second << 16;
         }
 }
@@ -86,9 +86,9 @@ INLINE int64_t start_of(const Shape *s, int64_t head, int64_t tokens) {
 }
 
 /* Scores of a block of queries and keys, masked where keys are padding. */
-INLINE void scores_of(const bf16 *rows, const pair *columns, int64_t first, int64_t keys, int64_t D, float *scores) {
+INLINE void scores_of(const bf16 *rows, const word *columns, int64_t first, int64_t keys, int64_t D, float *scores) {
     for (int64_t j = 0; j < keys; j += TILE)
-        multiply(ROWS, TILE, 0, (const pair *)rows, D / 2, 1, columns + (first + j) / TILE * TILE * (D / 2), TILE,
+        multiply(BF16, ROWS, TILE, 0, (const word *)rows, D / 2, 1, columns + (first + j) / TILE * TILE * (D / 2), TILE,
                  scores + j, KEYS, D / 2, NOTHING);
 }
 
@@ -115,7 +115,7 @@ static int forward_span(const Shape *s, int64_t head, int64_t first, int64_t end
                         const bf16 *v, bf16 *out, float *lse) {
     const int64_t S = s->S, D = s->D, P = padded(D, LANES), padded_S = padded(S, TILE), width = s->heads * D;
     const int64_t at_q = start_of(s, head, s->T), at_k = start_of(s, head, S);
-    pair *columns = zeros(padded_S * D * 2), *values = zeros(padded_S * P * 2), *probabilities = zeros(ROWS * KEYS * 2);
+    word *columns = zeros(padded_S * D * 2), *values = zeros(padded_S * P * 2), *probabilities = zeros(ROWS * KEYS * 2);
     float *scores = block(ROWS * KEYS * 4), *sums = block(ROWS * P * 4);
     bf16 *rows = zeros(ROWS * D * 2);
     int failed = !columns || !values || !probabilities || !scores || !sums || !rows;
@@ -141,7 +141,7 @@ static int forward_span(const Shape *s, int64_t head, int64_t first, int64_t end
                         _mm512_storeu_ps(sums + r * P + d,
                                          _mm512_mul_ps(_mm512_loadu_ps(sums + r * P + d), _mm512_set1_ps(shrink)));
             }
-            multiply(ROWS, P, 1, probabilities, KEYS / 2, 1, values + j / 2 * P, P, sums, P, keys / 2, NOTHING);
+            multiply(BF16, ROWS, P, 1, probabilities, KEYS / 2, 1, values + j / 2 * P, P, sums, P, keys / 2, NOTHING);
         }
         for (int64_t r = 0; r < count; r++) {
             store_row(sums + r * P, D, 1 / total[r], out + at_q + (t + r) * width);
@@ -153,7 +153,7 @@ static int forward_span(const Shape *s, int64_t head, int64_t first, int64_t end
 }
 
 /* Two rows of probabilities, or of their gradients, as pairs along the queries. */
-INLINE void store_interleaved(pair *to, __m512 first, __m512 second) {
+INLINE void store_interleaved(word *to, __m512 first, __m512 second) {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                                            21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
@@ -162,7 +162,7 @@ INLINE void store_interleaved(pair *to, __m512 first, __m512 second) {
 
 /* A block's probabilities, and the gradients of its scores, from scores and the gradients of the probabilities `dp`. */
 static void score_gradients(int64_t queries, int64_t keys, int64_t real, float scale, const float *scores,
-                            const float *dp, const float *level, const float *delta, pair *p_pairs, pair *ds_pairs,
+                            const float *dp, const float *level, const float *delta, word *p_pairs, word *ds_pairs,
                             bf16 *ds_rows) {
     const __m512 scales = _mm512_set1_ps(scale), scales2 = _mm512_set1_ps(scale * LOG2_E);
     for (int64_t r = 0; r < ROWS; r += 2)
@@ -188,9 +188,9 @@ static int backward_head(const Shape *s, int64_t head, const bf16 *q, const bf16
     const int64_t padded_T = padded(T, ROWS), padded_S = padded(S, TILE), at_q = start_of(s, head, T),
                   at_k = start_of(s, head, S);
     bf16 *q_rows = zeros(padded_T * D * 2), *g_rows = zeros(padded_T * D * 2), *ds_rows = block(ROWS * KEYS * 2);
-    pair *q_pairs = zeros(padded_T * P * 2), *g_pairs = zeros(padded_T * P * 2), *k_pairs = zeros(padded_S * P * 2);
-    pair *k_columns = zeros(padded_S * D * 2), *v_columns = zeros(padded_S * D * 2);
-    pair *p_pairs = block(ROWS * KEYS * 2), *ds_pairs = block(ROWS * KEYS * 2);
+    word *q_pairs = zeros(padded_T * P * 2), *g_pairs = zeros(padded_T * P * 2), *k_pairs = zeros(padded_S * P * 2);
+    word *k_columns = zeros(padded_S * D * 2), *v_columns = zeros(padded_S * D * 2);
+    word *p_pairs = block(ROWS * KEYS * 2), *ds_pairs = block(ROWS * KEYS * 2);
     float *scores = block(ROWS * KEYS * 4), *dp = block(ROWS * KEYS * 4), *delta = block(padded_T * 4),
           *level = block(padded_T * 4);
     float *dq = zeros(padded_T * P * 4), *dk = block(KEYS * P * 4), *dv = block(KEYS * P * 4);
@@ -221,9 +221,10 @@ static int backward_head(const Shape *s, int64_t head, const bf16 *q, const bf16
             scores_of(q_rows + t * D, k_columns, j, keys, D, scores);
             scores_of(g_rows + t * D, v_columns, j, keys, D, dp);
             score_gradients(T - t, keys, real, s->scale, scores, dp, level + t, delta + t, p_pairs, ds_pairs, ds_rows);
-            multiply(keys, P, 1, p_pairs, 1, KEYS, g_pairs + t / 2 * P, P, dv, P, ROWS / 2, NOTHING);
-            multiply(keys, P, 1, ds_pairs, 1, KEYS, q_pairs + t / 2 * P, P, dk, P, ROWS / 2, NOTHING);
-            multiply(ROWS, P, 1, (pair *)ds_rows, KEYS / 2, 1, k_pairs + j / 2 * P, P, dq + t * P, P, keys / 2, NOTHING);
+            multiply(BF16, keys, P, 1, p_pairs, 1, KEYS, g_pairs + t / 2 * P, P, dv, P, ROWS / 2, NOTHING);
+            multiply(BF16, keys, P, 1, ds_pairs, 1, KEYS, q_pairs + t / 2 * P, P, dk, P, ROWS / 2, NOTHING);
+            multiply(BF16, ROWS, P, 1, (word *)ds_rows, KEYS / 2, 1, k_pairs + j / 2 * P, P, dq + t * P, P, keys / 2,
+                     NOTHING);
         }
         for (int64_t i = 0; i < real; i++) {
             int64_t at = at_k + (j + i) * width;
@@ -263,13 +264,13 @@ static void backward_pieces(void *data) {
 /* lse (batch, heads, T): base-2 logarithm of each query's sum. Returns 0, or 1 where memory is short. */
 int attention_forward(const Shape *s, int threads, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, float *lse) {
     Call call = {s, q, k, v, NULL, NULL, {out}, lse, {s->batch * s->heads * parts_of(s->T, SPAN), 0, 0}};
-    GOMP_parallel(forward_pieces, &call, threads, 0);
+    on_threads(threads, forward_pieces, &call);
     return call.pieces.failed;
 }
 
 int attention_backward(const Shape *s, int threads, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out,
                        const bf16 *grad, float *lse, bf16 *grad_q, bf16 *grad_k, bf16 *grad_v) {
     Call call = {s, q, k, v, out, grad, {grad_q, grad_k, grad_v}, lse, {s->batch * s->heads, 0, 0}};
-    GOMP_parallel(backward_pieces, &call, threads, 0);
+    on_threads(threads, backward_pieces, &call);
     return call.pieces.failed;
 }

@@ -58,7 +58,7 @@ def compiled_attention(q_BTC: Tensor, k_BSC: Tensor, v_BSC: Tensor, heads: int) 
 
 def suits(q_BTC: Tensor, heads: int) -> bool:
     """Whether the kernel can be used for such queries here."""
-    return q_BTC.shape[-1] // heads % 2 == 0 and are_for(q_BTC)
+    return q_BTC.dtype == torch.bfloat16 and q_BTC.shape[-1] // heads % 2 == 0 and are_for(q_BTC)
 
 
 def _shape(q_BTC: Tensor, k_BSC: Tensor, heads: int) -> Shape:

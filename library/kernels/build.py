@@ -38,12 +38,13 @@ FLAGS = (
     "-fPIC",
     "-shared",
 )
+TYPES = (torch.bfloat16, torch.float32)
 COMPILERS = ("cc", "gcc", "clang")
 
 
 def are_for(x: Tensor) -> bool:
     """Whether the kernels can compute with such a tensor here; not in what torch.compile traces, which cannot look into them."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.bfloat16:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in TYPES:
         return False
     return library() is not None
 

@@ -1,6 +1,6 @@
 """Convolutions with frozen weights: their input is not kept for the backward pass, as PyTorch's own keep it.
 
-On a CPU in bf16 the small ones, 3x3 of few pixels and 1x1, are one product with the weights as they lie in memory. The lowest
+On a CPU the small ones, 3x3 of few pixels and 1x1, are one product with the weights as they lie in memory. The lowest
 levels of a UNet have 1280 channels and a few dozen pixels: reading the weights is all of the work, and the library's convolution
 reads and writes them once more to rearrange them.
 
@@ -66,10 +66,10 @@ def convolution_as_product(x_BIhw: Tensor, weight_OIkk: Tensor, bias_O: Tensor |
 
 
 def _is_quicker_as_product(x: Tensor, weight: Tensor, like: nn.Conv2d) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or (like.stride, like.dilation) != ((1, 1), (1, 1)):
+    if not are_for(x) or (like.stride, like.dilation) != ((1, 1), (1, 1)):
         return False
     if weight.shape[2:] == (1, 1):
-        return like.padding == (0, 0) and are_for(x)
+        return like.padding == (0, 0)
     return weight.shape[2:] == (3, 3) and like.padding == (1, 1) and x.shape[-2] * x.shape[-1] <= MOST_PIXELS
 
 

@@ -1,4 +1,4 @@
-"""Products of bf16 matrices by our kernel for CPUs: sums of products in one, rounded once.
+"""Products of matrices by our kernel for CPUs: sums of products in one, rounded once.
 
 Letters: N rows, M columns, K what is summed over.
 """
@@ -14,6 +14,9 @@ from library.kernels.build import call
 
 MOST = 2
 """Products in a sum."""
+
+TYPES = {torch.bfloat16: 0, torch.float32: 1}
+"""The `Type`s of tiles.h."""
 
 
 class Factors(ctypes.Structure):
@@ -32,7 +35,8 @@ class Product(ctypes.Structure):
         ("factors", Factors * MOST),
         ("bias", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
-        ("in_fp32", ctypes.c_int32),
+        ("type", ctypes.c_int32),
+        ("type_of_out", ctypes.c_int32),
         ("scale", ctypes.c_float),
     ]
 
@@ -41,17 +45,20 @@ def sum_of_products(
     *factors: tuple[Tensor, Tensor],
     bias_M: Tensor | None = None,
     scale: float = 1.0,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """scale · Σ a b + bias, (N, M) in `dtype`, bf16 or fp32.
+    """scale · Σ a b + bias, (N, M).
 
     Args:
-        factors: a (N, K) and b (K, M), bf16, on the CPU, one or two; K may differ between them.
-        bias_M: bf16.
+        factors: a (N, K) and b (K, M), one or two; K may differ between them. All tensors are on the CPU and of one type, bf16 or
+            fp32.
+        dtype: of the result, bf16 or fp32; None: that of the factors.
     """
-    rows = [_of_even_length(a_NK) for a_NK, _ in factors]
+    given = factors[0][0].dtype
+    assert all(each.dtype == given for pair in factors for each in pair) and (bias_M is None or bias_M.dtype == given)
+    rows = [_in_whole_words(a_NK) for a_NK, _ in factors]
     columns = [b_KM if 1 in b_KM.stride() else b_KM.contiguous() for _, b_KM in factors]
-    out_NM = rows[0].new_empty(len(rows[0]), columns[0].shape[1], dtype=dtype)
+    out_NM = rows[0].new_empty(len(rows[0]), columns[0].shape[1], dtype=dtype or given)
     described = [_described(a_NK, b_KM) for a_NK, b_KM in zip(rows, columns)]
     bias = None if bias_M is None else bias_M.contiguous()
     product = Product(
@@ -60,7 +67,8 @@ def sum_of_products(
         (Factors * MOST)(*described),
         None if bias is None else bias.data_ptr(),
         out_NM.data_ptr(),
-        dtype == torch.float32,
+        TYPES[given],
+        TYPES[out_NM.dtype],
         scale,
     )
     call("matmul", product)
@@ -71,9 +79,9 @@ def _described(a_NK: Tensor, b_KM: Tensor) -> Factors:
     return Factors(a_NK.data_ptr(), b_KM.data_ptr(), len(b_KM), a_NK.stride(0), *b_KM.stride())
 
 
-def _of_even_length(a_NK: Tensor) -> Tensor:
-    """The matrix with contiguous rows of an even length; what is added is zero."""
-    if a_NK.shape[1] % 2 == 0:
+def _in_whole_words(a_NK: Tensor) -> Tensor:
+    """The matrix with contiguous rows, in bf16 of an even length; what is added is zero."""
+    if a_NK.dtype == torch.float32 or a_NK.shape[1] % 2 == 0:
         return a_NK.contiguous()
     even = a_NK.new_zeros(a_NK.shape[0], a_NK.shape[1] + 1)
     even[:, :-1] = a_NK

@@ -26,8 +26,8 @@ SIZES = [
 ]
 
 
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape))).bfloat16()
+def draw(*shape, seed=0, dtype=torch.bfloat16):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape))).to(dtype)
 
 
 def of_either_order(b, transposed):
@@ -38,16 +38,16 @@ def of_either_order(b, transposed):
 @needs_kernel
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("transposed", [False, True])
-def test_a_sum_of_two_products(size, transposed):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_sum_of_two_products(size, transposed, dtype):
     N, M, K = size
-    a, b, c, d = draw(N, K), draw(K, M, seed=1), draw(N, 31, seed=2), draw(31, M, seed=3)
-    bias = draw(M, seed=4)
+    shapes = (N, K), (K, M), (N, 31), (31, M), (M,)
+    a, b, c, d, bias = (draw(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes))
     exact = 0.5 * (a.double() @ b.double() + c.double() @ d.double()) + bias.double()
     factors = (a, of_either_order(b, transposed)), (c, of_either_order(d, not transposed))
     in_fp32 = sum_of_products(*factors, bias_M=bias, scale=0.5, dtype=torch.float32)
     assert (in_fp32 - exact).norm() < 1e-6 * math.sqrt(K) * exact.norm()
-    rounded = sum_of_products(*factors, bias_M=bias, scale=0.5)
-    assert torch.equal(rounded, in_fp32.bfloat16())
+    assert torch.equal(sum_of_products(*factors, bias_M=bias, scale=0.5), in_fp32.to(dtype))
 
 
 @needs_kernel
@@ -82,16 +82,25 @@ def test_a_broken_value_stays_in_its_row_or_column(broken):
 
 
 @needs_kernel
-def test_nothing_is_read_beyond_the_matrices():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_nothing_is_read_beyond_the_matrices(dtype):
     """What lies behind them in memory is no number."""
-    around = torch.full((4, 200), math.nan).bfloat16()
-    around[:3, :33], around[3] = draw(3, 33), math.nan
-    a, b = around[:3, :33], draw(70, 33)
-    behind = torch.cat([b.flatten(), torch.full((64,), math.nan).bfloat16()])
+    around = torch.full((4, 200), math.nan, dtype=dtype)
+    around[:3, :33] = draw(3, 33)
+    a, b = around[:3, :33], draw(70, 33, dtype=dtype)
+    behind = torch.cat([b.flatten(), torch.full((64,), math.nan, dtype=dtype)])
     for factor in (behind[: b.numel()].view(70, 33).t(), behind[: b.numel()].view(33, 70)):
         exact = a.double() @ factor.double()
         assert (sum_of_products((a, factor), dtype=torch.float32) - exact).norm() < 1e-5 * exact.norm()
 
 
 def test_the_structures_have_the_kernels_layout():
-    assert (ctypes.sizeof(Factors), ctypes.sizeof(Product)) == (48, 144)
+    assert (ctypes.sizeof(Factors), ctypes.sizeof(Product)) == (48, 152)
+
+
+@needs_kernel
+def test_types_that_do_not_belong_together_are_not_read():
+    with pytest.raises(AssertionError):
+        sum_of_products((draw(2, 4), draw(4, 3, dtype=torch.float32)))
+    with pytest.raises(AssertionError):
+        sum_of_products((draw(2, 4), draw(4, 3)), bias_M=torch.zeros(3))

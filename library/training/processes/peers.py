@@ -33,7 +33,7 @@ POLL = 1.0
 """Seconds between two looks at the others."""
 
 ARRIVAL = 600
-"""Looks until which a process must have raised its counter for the first time."""
+"""Looks until which a process must have raised its counter for the first time, while they gather."""
 
 SILENCE = 45
 """Looks at a counter that does not move after which its process is gone. Looks and not seconds: a machine that was suspended
@@ -114,6 +114,7 @@ class Watch:
         self._rounds = 0
         self._counters = [0] * processes
         self._patience = SILENCE
+        self._joined = False
         self._done = False
         self._first: str | None = None
         """The first failure that is known."""
@@ -131,6 +132,7 @@ class Watch:
         for thread in self._threads:
             thread.start()
         accelerator = _accelerator()
+        self._joined = True
         if accelerator.num_processes != len(self._counters):
             raise UserError(
                 f"WORLD_SIZE is {len(self._counters)}, but the processes do not know of one another: {accelerator.num_processes} joined. "
@@ -206,14 +208,14 @@ class Watch:
 
     def _judge(self) -> None:
         """Count for how many looks each counter has stood still, and end the process where the main thread does not."""
-        before, silent = [-1] * (len(self._counters) + 1), [0] * (len(self._counters) + 1)
+        before, silent = [(-1, False)] * (len(self._counters) + 1), [0] * (len(self._counters) + 1)
         while not self._found.is_set():
             if self._leaving.wait(POLL):
                 return
-            now = [*self._counters, self._rounds]
-            silent = [0 if new != old or new >= DONE else looks + 1 for new, old, looks in zip(now, before, silent)]
+            now = [(counter, self._joined) for counter in (*self._counters, self._rounds)]
+            silent = [0 if new != old or new[0] >= DONE else looks + 1 for new, old, looks in zip(now, before, silent)]
             before = now
-            late = [looks >= (self._patience if counter else ARRIVAL) for looks, counter in zip(silent, now)]
+            late = [looks >= (self._patience if any(state) else ARRIVAL) for looks, state in zip(silent, now)]
             if any(late):
                 self._conclude(self._missing(late, silent))
         if not self._leaving.wait(GRACE * POLL):
