@@ -93,4 +93,6 @@ def _product(a_NK: Tensor, b_KM: Tensor, scale: float = 1.0, dtype: torch.dtype 
     """scale · a b, of the factors' type or another."""
     if are_for(a_NK) and dtype in (None, torch.float32):
         return sum_of_products((a_NK, b_KM), scale=scale, dtype=dtype or a_NK.dtype)
+    if scale == 1:
+        return torch.mm(a_NK, b_KM).to(dtype or a_NK.dtype)
     return torch.addmm(a_NK.new_empty(()), a_NK, b_KM, beta=0, alpha=scale).to(dtype or a_NK.dtype)
