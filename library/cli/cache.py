@@ -89,7 +89,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def unused_time(text: str) -> float:
-    """Seconds in "30d" or "12h"."""
+    """Seconds in "30d" or "12h"; a bare number, which elsewhere means seconds, would empty the caches of who means days."""
+    if re.fullmatch(r"\d+(\.\d+)?", number := text.replace(" ", "")):
+        raise ValueError(f'a time: {number} of what? "{number}d" is days, "{number}h" hours')
     try:
         return parse_duration(text)
     except ValueError:

@@ -91,6 +91,7 @@ def _checked(arguments: argparse.Namespace, options: Sequence[str]) -> Report:
         datasets = [without_mask_pictures(dataset) for dataset in datasets]
     survey = preflight(
         datasets,
+        seed=loaded.config.training.seed or 0,
         strict=loaded.config.data.strict,
         max_token_length=loaded.config.model.max_token_length or 75,
         count_tokens=caption_counter(loaded.config.model.weighted_captions),

@@ -19,6 +19,7 @@ from library.core.runtime import keep_freed_memory, use_all_cores
 from library.inference.requests import SampleRequest
 from library.inference.sample import generate
 from library.models.base import DiffusionModel
+from library.models.diffusers_classes import import_model_classes
 from library.models.load import load_model
 from library.models.pickles import without_pickles
 from networks.files.apply import apply_lora
@@ -76,6 +77,7 @@ def load_with_loras(arguments: argparse.Namespace) -> ModelWithLoras:
         clip_skip=arguments.clip_skip,
     )
     config = without_pickles(Config(model=asked, network=NetworkConfig(base_weights=[str(file) for file, _ in loras])))
+    import_model_classes()
     model = load_model(config.model, DTYPES[arguments.mixed_precision], device)
     hosts = model.hosts(["unet", "text_encoders"])
     networks = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from library.config.findings import Findings
 from library.config.schema.data import MOST_REPEATS
+from library.core.files import is_file, is_folder
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 """Endings of picture files, in lower case."""
@@ -31,7 +32,7 @@ def find_picture_folders(root: str, key: str, findings: Findings) -> list[Pictur
         root: value of the option.
         key: the option, for messages (train_data_dir).
         findings: takes a mistake where there is no such folder or no picture in it, and notices for folders whose
-            name gives no number of repeats.
+            name gives no number of repeats; warnings for those without a picture whose name gives one.
     """
     path = Path(root)
     if not path.is_dir():
@@ -44,6 +45,8 @@ def find_picture_folders(root: str, key: str, findings: Findings) -> list[Pictur
     for folder in _subfolders(path):
         if has_pictures(folder):
             folders += _named_folder(folder, key, findings)
+        elif re.match("0*[1-9][0-9]*_", folder.name):
+            findings.warnings.append(f"{key}: the folder '{folder}' is left out: there are no pictures in it.")
     if not folders:
         found = f"no pictures in it, nor in its subfolders (looked in {path.resolve()})"
         advice = _deeper(path) or f"Name the folder that holds them; read are {', '.join(sorted(IMAGE_EXTENSIONS))}."
@@ -56,7 +59,7 @@ def find_picture_folders(root: str, key: str, findings: Findings) -> list[Pictur
 def has_pictures(folder: Path) -> bool:
     """Whether pictures lie directly in the folder."""
     with os.scandir(folder) as entries:
-        return any(os.path.splitext(each.name)[1].lower() in IMAGE_EXTENSIONS and each.is_file() for each in entries)  # noqa: PTH122
+        return any(os.path.splitext(each.name)[1].lower() in IMAGE_EXTENSIONS and is_file(each) for each in entries)  # noqa: PTH122
 
 
 def _named_folder(folder: Path, key: str, findings: Findings) -> list[PictureFolder]:
@@ -82,7 +85,7 @@ def _named_folder(folder: Path, key: str, findings: Findings) -> list[PictureFol
 def _subfolders(path: Path) -> Iterable[Path]:
     """Folders directly below, hidden ones left out."""
     with os.scandir(path) as entries:
-        return sorted(path / each.name for each in entries if each.is_dir() and not each.name.startswith((".", "@")))
+        return sorted(path / each.name for each in entries if is_folder(each) and not each.name.startswith((".", "@")))
 
 
 def _deeper(path: Path) -> str:

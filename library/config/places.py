@@ -31,6 +31,10 @@ def find_config(name: str, folder: Path, key: str) -> Path:
     for candidate in [*(folder / each for each in names), *(PRESETS / each for each in names)]:
         if candidate.is_file():
             return candidate
+    if (folder / asked).is_dir():
+        raise UserError(
+            f'{key} = "{name}": is a folder, and a configuration is a file. If your pictures are in it: --train_data_dir {name}'
+        )
     known = preset_names()
     raise UserError(
         f'{key} = "{name}": no such file (looked in {folder.resolve()} and {PRESETS}).'

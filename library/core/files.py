@@ -23,6 +23,22 @@ AT_WORKING_FOLDER, EXCHANGE = -100, 2
 """Linux's AT_FDCWD and RENAME_EXCHANGE; macOS's RENAME_SWAP is 2 as well."""
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether a listing's entry is a file or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a listing's entry is a folder or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Call `write` with a temporary neighbour of `path`, flush it to disk, and move it into place.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -40,8 +40,8 @@ class Card:
 
 
 def cards(pictures: Pictures, datasets: Sequence[Dataset], findings: Sequence[Finding], most: int) -> list[Card]:
-    """Pictures with problems first, the gravest before all, then the others in their order."""
-    faulty = dict(sorted(_by_path(findings).items(), key=lambda item: _gravity(item[1]))[:most])
+    """Pictures with problems first, the gravest before all, copies beside each other; then the others in their order."""
+    faulty = dict(list(_in_order(_by_path(findings)))[:most])
     sizes = [bucket_sizes(dataset.buckets) for dataset in datasets]
     found: dict[str, Card] = {}
     good: dict[str, Card] = {}
@@ -78,11 +78,30 @@ def shown(card: Card, side: int) -> Image.Image:
 def _by_path(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     """What was found about each picture, gravest first; what is about folders and settings is left out."""
     by_path: dict[str, list[Finding]] = {}
-    for each in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
+    both = [*findings, *(_from_the_other_side(finding) for finding in findings if finding.other)]
+    for each in sorted(both, key=lambda finding: SEVERITIES.index(finding.severity)):
         path = each.picture or each.path
         if path in by_path or _is_picture(path):
             by_path.setdefault(path, []).append(each)
     return by_path
+
+
+def _from_the_other_side(of: Finding) -> Finding:
+    """What is to be said of a copy's original, so that both are marked."""
+    message = of.message.replace(of.other, of.path)
+    if message == of.message:
+        message = message.replace(Path(of.other).name, Path(of.path).name)
+    return replace(of, path=of.other, other=of.path, message=message)
+
+
+def _in_order(by_path: Mapping[str, list[Finding]]) -> Iterator[tuple[str, list[Finding]]]:
+    """The gravest first, and after each what it is a copy of or has as copies."""
+    seen: set[str] = set()
+    for path, found in sorted(by_path.items(), key=lambda item: _gravity(item[1])):
+        for near in (path, *(each.other for each in found if each.other)):
+            if near in by_path and near not in seen:
+                seen.add(near)
+                yield near, by_path[near]
 
 
 def _is_picture(path: str) -> bool:

@@ -17,10 +17,10 @@ from library.config.schema import Config
 from library.core.errors import UserError
 from library.data.captions.pipeline import mentions, plain_caption, split
 from library.data.checks.findings import Finding
+from library.data.checks.sizes import share_lost
 from library.data.index.pictures import Pictures
 from library.data.index.sources import Survey
 from library.data.pictures.buckets import Size, bucket_problems
-from library.data.pictures.placement import covering
 from library.data.plan import Bucket, bucketed, training_sizes
 from library.data.split import balanced_repeats, hold_out, subsets_that_train
 from library.preflight.report import (
@@ -222,8 +222,7 @@ def _buckets(arranged: Arranged) -> list[BucketReport]:
 def _cropped(rows_P: NDArray[np.void], size: Size) -> float:
     """Share of the pictures' area, once they cover the size, that lies outside of it."""
     originals = Counter(zip(rows_P["width"].tolist(), rows_P["height"].tolist()))
-    covers = ((covering(original, size), times) for original, times in originals.items())
-    return sum(times * (1 - size[0] * size[1] / (width * height)) for (width, height), times in covers) / len(rows_P)
+    return sum(times * share_lost(original, size) for original, times in originals.items()) / len(rows_P)
 
 
 def _plan(config: Config, arranged: Arranged) -> PlanReport:

@@ -135,7 +135,7 @@ def _place(
     worst = COLOURS[card.findings[0].severity] if card.findings else FRAME
     draw.rectangle((x - 3, y - 3, x + SIDE + 2, y + SIDE + 2), EMPTY, worst, 3 if card.findings else 1)
     if isinstance(image, str):
-        _placeholder(draw, at, image)
+        _placeholder(draw, at, image if card.picture else _why_left_out(card))
     else:
         sheet.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
     _marks(draw, at, card.findings)
@@ -145,6 +145,11 @@ def _place(
     if card.findings and not isinstance(image, str):
         for number, line in enumerate(lettering(NOTE).lines(_told(card), SIDE, 2)):
             draw.text((x, y + 38 + LINE * number), line, worst, lettering(NOTE).font)
+
+
+def _why_left_out(card: Card) -> str:
+    """What was found, with what to do."""
+    return " ".join(dict.fromkeys(f"{each.message} {each.advice}".strip() for each in card.findings))
 
 
 def _placeholder(draw: ImageDraw.ImageDraw, at: tuple[int, int], reason: str) -> None:

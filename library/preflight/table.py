@@ -10,8 +10,16 @@ from library.core.durations import duration
 from library.core.wording import how_many
 from library.data.checks.findings import SEVERITIES, Group, grouped
 from library.data.pictures.buckets import Size
-from library.preflight.report import BucketReport, CaptionsReport, DatasetReport, PlanReport, Report, Setup
-from library.preflight.screen import Screen, padded
+from library.preflight.report import (
+    BucketReport,
+    CaptionsReport,
+    DatasetReport,
+    PlanReport,
+    Report,
+    Setup,
+    SubsetReport,
+)
+from library.preflight.screen import Screen, columns, padded
 
 SHOWN_SUBSETS = 12
 SHOWN_BUCKETS = 16
@@ -71,13 +79,19 @@ def _pictures(report: Report, screen: Screen) -> list[str]:
 def _subsets(dataset: DatasetReport, screen: Screen) -> list[str]:
     how = "buckets of about" if dataset.enable_bucket else "all cut to"
     lines = [f"  at {_size(dataset.resolution)} ({how} that size), {dataset.train_batch_size} a batch"]
-    for subset in dataset.subsets[:SHOWN_SUBSETS]:
-        facts = f"{how_many(subset.pictures, 'picture')} x{subset.num_repeats}, {subset.samples} an epoch"
-        if subset.is_reg:
-            facts += " (regularisation)"
-        room = max(20, screen.width - len(facts) - 6)
-        lines.append(f"    {padded(screen.cut(subset.folder, room), min(room, 36))}  {facts}")
+    shown = dataset.subsets[:SHOWN_SUBSETS]
+    facts = [_facts(subset) for subset in shown]
+    room = max(20, screen.width - max(map(len, facts), default=0) - 6)
+    names = [screen.cut(subset.folder, room) for subset in shown]
+    width = max(map(columns, names), default=0)
+    lines += [f"    {padded(name, width)}  {told}" for name, told in zip(names, facts)]
     return lines + _more(len(dataset.subsets) - SHOWN_SUBSETS, "subset", 4)
+
+
+def _facts(subset: SubsetReport) -> str:
+    held = f" ({subset.held_out} held out)" if subset.held_out else ""
+    told = f"{how_many(subset.pictures, 'picture')}{held} x{subset.num_repeats}, {subset.samples} an epoch"
+    return f"{told} (regularisation)" if subset.is_reg else told
 
 
 def _captions(found: CaptionsReport, screen: Screen) -> list[str]:

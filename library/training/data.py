@@ -50,6 +50,7 @@ def look_through(run: Run) -> tuple[list[Dataset], Pictures]:
     with run.accelerator.local_main_process_first():  # the others find in the manifest what the first has seen
         survey = preflight(
             datasets,
+            seed=run.seed,
             strict=config.data.strict,
             max_token_length=config.model.max_token_length or 75,
             count_tokens=caption_counter(config.model.weighted_captions),

@@ -124,6 +124,8 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["prune", "--unused_for", "soon"], "'soon' is not a time such as \"30d\""),
         (["prune", "--unused_for", "30days"], '\'30days\' is not a time such as "30d", "12h"'),
+        (["prune", "--unused_for", "30"], '30 of what? "30d" is days, "30h" hours'),
+        (["prune", "--unused_for", "2.5"], "2.5 of what?"),
         (["prune", "--max_size", "20 apples"], "'20 apples' is not a size such as"),
         (["--dry_run"], "are for prune"),
     ):

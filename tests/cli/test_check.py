@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from library.cli.check import with_a_model
+from library.cli.check import main, with_a_model
 from library.core.errors import UserError
 from library.preflight.report import Report
 
@@ -100,6 +100,11 @@ def test_under_strict_a_broken_picture_must_be_mended_first(
     told = capsys.readouterr().out
     assert "broken.png" in told and "error    unreadable" in told and "ready" not in told
     assert told.splitlines()[-1].startswith("Not yet: ")
+
+
+def test_a_folder_as_the_first_word_is_told_to_be_the_data(pictures: Path) -> None:
+    with pytest.raises(UserError, match=f"--train_data_dir {re.escape(str(pictures.parent))}$"):
+        main([str(pictures.parent)])
 
 
 def test_mistakes_of_the_configuration_are_told_all_at_once(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from library.config.dataset import Dataset, resolve_datasets
+from library.config.dataset import Dataset, find_datasets, resolve_datasets
+from library.config.findings import Findings
 from library.config.schema import CaptionConfig, Config
 from library.config.schema.data import BucketConfig, DataConfig
 from library.core.errors import UserError, UserErrors
@@ -199,6 +200,25 @@ def test_folders_give_repeats_and_class_tokens(tmp_path: Path) -> None:
     ]
     assert any("'plain' is used with 1 repeat" in notice for notice in notices)
     assert any("'0_unused' is left out" in notice for notice in notices)
+
+
+def test_folders_without_a_picture_whose_names_ask_for_repeats_are_told(tmp_path: Path) -> None:
+    for name in ("10_anna", "3_nothing", "0_unused", "notes"):
+        a_picture(tmp_path / "train" / name)
+    a_picture(tmp_path / "reg" / "1_man")
+    (tmp_path / "reg" / "2_bare").mkdir()
+    (tmp_path / "reg" / "circle.png").symlink_to("circle.png")
+    for name in ("3_nothing", "0_unused", "notes"):
+        (tmp_path / "train" / name / "a.png").rename(tmp_path / "train" / name / "readme.md")
+    findings = Findings()
+    config = config_with(train_data_dir=tmp_path / "train", reg_data_dir=tmp_path / "reg")
+    assert len(only(find_datasets(config, findings)).subsets) == 2
+    nothing, bare = findings.warnings
+    assert (
+        nothing
+        == f"train_data_dir: the folder '{tmp_path / 'train/3_nothing'}' is left out: there are no pictures in it."
+    )
+    assert bare.startswith("reg_data_dir") and "2_bare" in bare
 
 
 def test_pictures_directly_in_the_folder_are_used_beside_subfolders(tmp_path: Path) -> None:

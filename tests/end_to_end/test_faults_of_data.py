@@ -113,7 +113,7 @@ def test_captions_as_people_have_them(tmp_path: Path, train, capsys: pytest.Capt
         "emoji": "hero, 🥊".encode(),
         "empty": b" \r\n",
         "nobody": b"red hair",
-        "long": ("hero, " + "otorhinolaryngologist " * 20).encode(),  # 22 words and signs, but more than 75 tokens
+        "long": ("hero, " + "otorhinolaryngologist " * 20).encode(),  # 22 words and signs, but 162 tokens
     }
     for number, (name, data) in enumerate(files.items()):
         noise(number).save(folder / f"{name}.png")
@@ -127,7 +127,7 @@ def test_captions_as_people_have_them(tmp_path: Path, train, capsys: pytest.Capt
         "empty.txt: is empty",
         "missing.png: has no caption",
         "nobody.txt: the caption does not contain the trigger word 'hero'",
-        "long.txt: the caption has more than 75 tokens",
+        "long.txt: the caption has 162 tokens, 87 more than are read. Shorten it, or set max_token_length = 225.",
         "There are 8 different pictures to train on. Advised: 15 for a character, 20 for a style.",
     ):
         assert told in said, told

@@ -55,7 +55,7 @@ def checked(tmp_path: Path) -> Callable[..., Checked]:
             fixed += ("--train_data_dir", tmp_path / "pictures")
         loaded = load_config([str(word) for word in (*fixed, *options)])
         datasets, notices = resolve_datasets(loaded.config)
-        survey = preflight(datasets, strict=loaded.config.data.strict)
+        survey = preflight(datasets, seed=loaded.config.training.seed or 0, strict=loaded.config.data.strict)
         return Checked(loaded, datasets, survey, gather(loaded, datasets, notices, survey))
 
     return check

@@ -105,6 +105,24 @@ def test_the_plan_is_the_trainers(pictures: Path, tmp_path: Path, checked) -> No
     assert sum(subset.held_out for dataset in report.datasets for subset in dataset.subsets) == len(data.validation)
 
 
+def test_findings_count_what_the_table_counts(tmp_path: Path, picture, checked) -> None:
+    for number in range(12):
+        picture(tmp_path / f"pictures/1_hero/{number}.png", (64, 64), number, "anna")
+        picture(tmp_path / f"pictures/9_more/{number}.png", (64, 64), 20 + number, "anna")
+    picture(tmp_path / "reg/1_man/0.png", (64, 64), 50, "man")
+    report = checked("--reg_data_dir", tmp_path / "reg", "--validation_split", 0.25, "--seed", 4).report
+    hero, more, man = (subset for dataset in report.datasets for subset in dataset.subsets)
+    assert hero.held_out > 0 and hero.held_out + more.held_out == 6
+    (few,) = (finding for finding in report.findings if finding.kind == "few pictures")
+    assert few.message.startswith("There are 18 different pictures")
+    seldom, reg = (finding for finding in report.findings if finding.kind == "class imbalance")
+    assert seldom.path == hero.folder and f"is shown {hero.samples} times an epoch" in seldom.message
+    assert f"{more.folder} {more.samples} times" in seldom.message
+    assert (
+        reg.message == f"1 regularisation picture for 18 training pictures: each is shown {man.samples} times an epoch."
+    )
+
+
 def test_without_pictures_there_is_a_report_too(tmp_path: Path, checked) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"")
@@ -153,6 +171,7 @@ def test_the_keys_of_the_json_stay(pictures: Path, checked) -> None:
             "message": "m",
             "advice": "",
             "picture": "",
+            "other": "",
         }
     ]
     assert document["format"] == FORMAT == 1

@@ -64,6 +64,35 @@ def test_those_with_problems_stand_first(folder: Path, tmp_path: Path, checked) 
     assert frames == ["error", "warning", "warning", "notice", "good", "good"]
 
 
+def test_of_copies_both_are_marked_and_stand_side_by_side(folder: Path, checked) -> None:
+    shutil.copy(folder / "2.png", folder / "9.png")
+    with Image.open(folder / "4.png") as image:
+        image.save(folder / "7.jpg", quality=97)
+    (folder / "7.txt").write_text("anna", encoding="utf-8")
+    found = checked()
+    chosen = cards(found.survey.pictures, found.datasets, found.report.findings, 50)
+    names = [card.path.name for card in chosen]
+    assert abs(names.index("2.png") - names.index("9.png")) == 1
+    marked = {
+        card.path.name: {(each.kind, Path(each.message.rstrip(".").split()[-1]).name) for each in card.findings}
+        for card in chosen
+    }
+    assert ("copy", "9.png") in marked["2.png"] and ("copy", "2.png") in marked["9.png"]
+    assert ("near copy", "7.jpg") in marked["4.png"] and ("near copy", "4.png") in marked["7.jpg"]
+    assert ("same name", "7.png") in marked["7.jpg"] and ("same name", "7.jpg") in marked["7.png"]
+    assert not marked["0.png"]
+
+
+def test_what_is_left_out_says_on_its_tile_what_to_do(folder: Path, tmp_path: Path, checked) -> None:
+    (folder / "raw.cr2").write_bytes(b"II*\0raw")
+    found = checked()
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("library.preflight.sheet._placeholder", lambda draw, at, reason: said.append(reason))
+        write_sheet(tmp_path / "s.png", "t", found.survey, found.datasets, found.report.findings, 50)
+    assert said == ["is a .cr2 file, which is not read. Export it as PNG or JPEG."]
+
+
 def test_pages(folder: Path, tmp_path: Path, picture, checked) -> None:
     for number in range(10, COLUMNS * ROWS + 3):
         shutil.copy(folder / "1.png", folder / f"{number}.png")

@@ -173,6 +173,20 @@ def test_one_is_one(report: Report) -> None:
     assert "10 epochs; each picture is shown 10 times" in several and "12 samples an epoch" in several
 
 
+def test_the_numbers_of_all_folders_stand_below_one_another(report: Report) -> None:
+    (dataset,) = report.datasets
+    (one,) = dataset.subsets
+    rows = [
+        replace(one, folder="/pictures/1_hero dress", held_out=2, samples=10),
+        replace(one, folder="/reg/1_man", is_reg=True, samples=137),
+        replace(one, folder="/" + "long/" * 30),
+    ]
+    lines = lines_of(replace(report, datasets=[replace(dataset, subsets=rows)]))
+    shown = [line for line in lines if "pictures" in line and "an epoch" in line and " x1" in line]
+    assert len({line.index("12 pictures") for line in shown}) == 1 and len(shown) == 3
+    assert shown[0].endswith("12 pictures (2 held out) x1, 10 an epoch")
+
+
 def test_folders_and_settings_are_not_called_files(report: Report) -> None:
     findings = [
         Finding("setting", "notice", f"data.toml: subsets[{n}]", f"no effect {n}.", "Leave it out.") for n in range(6)

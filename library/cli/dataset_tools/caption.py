@@ -5,7 +5,7 @@ examples:
     dojo dataset caption pictures/anna --trigger_word anna --trigger_first --remove_tags "blurry, *background*"
     dojo dataset caption pictures/anna --trigger_word anna --trigger_first --remove_tags "blurry, *background*" --apply
     dojo dataset caption pictures/anna --undo --apply
-    dojo dataset caption pictures/anna --create --template "{trigger}, {class}" --trigger_word anna --class_word woman
+    dojo dataset caption pictures/anna --only_missing --template "{trigger}, {class}" --trigger_word anna --class_word woman
     dojo dataset caption pictures/anna --tagger models/wd-vit-tagger-v3 --trigger_word anna --trigger_first --apply
 
 Without --apply nothing is written: what would change is shown. Edits are done in the order in which they stand on the command line, each line

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -113,15 +112,14 @@ def add_pixels(group: argparse._ArgumentGroup, formats: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Prepare, and tell what was done."""
     arguments = parse(argv)
-    from PIL.Image import DecompressionBombWarning
-
     from library.core.terminal import harmless
     from library.data.checks.findings import report
+    from library.data.pictures.images import silence_pillow_on_sizes
     from library.data.preparing.placing import check_apart
     from library.data.preparing.prepare import prepare
     from library.data.preparing.summary import table
 
-    warnings.simplefilter("ignore", DecompressionBombWarning)  # a picture is refused, by name, where it is too large
+    silence_pillow_on_sizes()
     request = request_of(arguments)
     check_apart(request.source, request.out, [], [arguments.json, arguments.sheet])
     try:

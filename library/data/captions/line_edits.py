@@ -12,10 +12,13 @@ from typing import Protocol
 
 from library.core.errors import UserError, did_you_mean
 from library.data.captions.pipeline import whole_word
-from library.data.captions.tags import join_tags, split_tags
+from library.data.captions.tags import join_tags, over_tags, split_tags, tag_key
 
 FIELDS = ("trigger", "class", "caption", "folder", "name")
 """What a template may name in braces."""
+
+HERE = "\0"
+"""What stands in for a caption where only the text around it counts; no name or word of a command line holds it."""
 
 REPEATS = re.compile(r"\d+_(?=.)")
 """How sd-scripts' folders begin: 10_anna woman."""
@@ -73,6 +76,8 @@ class Suffix:
 class Template:
     """A text in which {trigger}, {class}, {caption}, {folder} and {name} are filled in. Empty tags that come of it are dropped.
 
+    Tags of the caption that stand in the text itself are not put in again.
+
     Raises:
         UserError: it names anything else in braces.
     """
@@ -98,7 +103,13 @@ class Template:
         done = line == bare or (
             len(line) >= len(before) + len(after) and line.startswith(before) and line.endswith(after)
         )
-        return line if done else _without_empty(before + line + after, origin.separator)
+        return line if done else _without_empty(before + self._others(line, origin) + after, origin.separator)
+
+    def _others(self, line: str, origin: Origin) -> str:
+        """The line without the tags that the text around {caption} has."""
+        form = _filled(self.text.replace("{caption}", HERE), "", origin)
+        own = {tag_key(tag) for tag in split_tags(form, origin.separator) if HERE not in tag}
+        return over_tags(line, origin.separator, lambda tags: [tag for tag in tags if tag_key(tag) not in own])
 
 
 @dataclass(frozen=True)

@@ -32,28 +32,31 @@ def about_empty(pictures: Pictures, empty_N: NDArray[np.bool_]) -> Iterator[Find
 
 
 def about_exposure(
-    pictures: Pictures, exposures_N4: NDArray[np.floating], judged_N: NDArray[np.bool_]
+    pictures: Pictures, exposures_N5: NDArray[np.floating], judged_N: NDArray[np.bool_]
 ) -> Iterator[Finding]:
     """Pictures that are too dark or over-exposed.
 
     Args:
-        exposures_N4: the numbers of an `Exposure`, in its order.
-        judged_N: which pictures were decoded and are to be judged.
+        exposures_N5: the numbers of an `Exposure`, in its order.
+        judged_N: which pictures are to be judged.
     """
-    for place in np.flatnonzero(judged_N & is_dark(exposures_N4)):
-        message = f"is dark: {Exposure(*exposures_N4[place]).dark:.0%} of it is in deep shadow."
+    for place in np.flatnonzero(judged_N & is_dark(exposures_N5)):
+        message = f"is dark: {Exposure(*exposures_N5[place]).dark:.0%} of it is in deep shadow."
         advice = "Lighten it, or leave it out: a LoRA learns the darkness too."
         yield Finding("dark", "notice", str(pictures[place].path), message, advice)
-    for place in np.flatnonzero(judged_N & is_overexposed(exposures_N4)):
-        message = f"is over-exposed: {Exposure(*exposures_N4[place]).white:.0%} of it is pure white, and nothing in it is dark."
+    for place in np.flatnonzero(judged_N & is_overexposed(exposures_N5)):
+        message = f"is over-exposed: {Exposure(*exposures_N5[place]).white:.0%} of it is pure white, and nothing in it is dark."
         advice = "What is white has no detail left to learn; take another picture."
         yield Finding("over-exposed", "notice", str(pictures[place].path), message, advice)
 
 
 def about_transparency(
-    pictures: Pictures, transparent_N: NDArray[np.bool_], datasets: Sequence[Dataset]
+    pictures: Pictures,
+    transparent_N: NDArray[np.bool_],
+    invisible_N: NDArray[np.bool_],
+    datasets: Sequence[Dataset],
 ) -> Iterator[Finding]:
-    """Pictures that are transparent somewhere, and what becomes of those parts."""
+    """Pictures that are transparent somewhere, and what becomes of those parts; `invisible_N` are so altogether."""
     for place in np.flatnonzero(transparent_N):
         picture = pictures[place]
         images = datasets[picture.dataset].subsets[picture.subset].images
@@ -61,6 +64,11 @@ def about_transparency(
         advice = f"{filled}; set alpha_mask = true to leave them out of the loss."
         if picture.mask_path is not None:
             advice = f"{filled}; its mask weighs the loss."
+        elif images.alpha_mask and invisible_N[place]:
+            message = "is wholly transparent: the whole picture weighs nothing in the loss (alpha_mask)."
+            advice = "Leave it out: nothing is learned in its steps."
+            yield Finding("transparent", "warning", str(picture.path), message, advice)
+            continue
         elif images.alpha_mask:
             advice = f"{filled} and weigh nothing in the loss (alpha_mask)."
         yield Finding("transparent", "notice", str(picture.path), "is transparent in parts.", advice)

@@ -52,7 +52,7 @@ class Class:
 
 
 def about_counts(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:
-    """What is to be said of how many pictures there are and how often each is shown."""
+    """What is to be said of how many pictures there are, without those held out, and how often each is shown."""
     subsets = [datasets[facts.dataset].subsets[facts.subset] for facts in pictures.subsets]
     yield from _about_number(pictures, datasets, subsets)
     yield from _about_balance(pictures, datasets, subsets)
@@ -153,9 +153,11 @@ def _about_regularisation(pictures: Pictures, datasets: Sequence[Dataset]) -> It
         samples = sum(count * facts.repeats for facts, count in mine if not facts.is_reg)
         if regularising and teaching >= UNBALANCED * regularising:
             where = next(subset.where for subset in dataset.subsets if subset.is_reg)
+            shown = samples / regularising
+            times = f"{shown:.0f}" if shown.is_integer() else f"about {shown:.1f}"
             message = (
                 f"{how_many(regularising, 'regularisation picture')} for {how_many(teaching, 'training picture')}: each is shown "
-                f"{samples / regularising:.0f} times an epoch."
+                f"{times} times an epoch."
             )
             advice = (
                 "They are learnt by heart. Take as many as training pictures, or use prior_prediction_rate instead."

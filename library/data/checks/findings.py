@@ -46,6 +46,8 @@ class Finding:
     """How to mend it, or what is done about it."""
     picture: str = ""
     """The picture that it is about, where `path` is that of its caption or mask."""
+    other: str = ""
+    """The picture that it is a copy of, or shares its name with."""
 
 
 def made_strict(findings: Sequence[Finding]) -> list[Finding]:

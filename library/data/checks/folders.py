@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from library.config.dataset import IMAGE_EXTENSIONS
 from library.data.checks.findings import Finding
 from library.data.index.folder import Folder, Listing
 from library.data.index.siblings import extension_of, stem_of, subfolders
-from library.data.pictures.endings import CONVERTIBLE, EXPORT, UNTRAINED
+from library.data.pictures.endings import CONVERTIBLE, EXPORT, UNTRAINED, how_to_convert
 
 
 def about_unread(folder: Folder, files: Listing) -> Iterator[Finding]:
@@ -17,8 +17,15 @@ def about_unread(folder: Folder, files: Listing) -> Iterator[Finding]:
     for name in files.names:
         if (ending := extension_of(name)) in UNTRAINED:
             message = f"is a {ending} file, which is not read."
-            advice = "`dojo dataset prepare` converts it." if ending in CONVERTIBLE else EXPORT
+            advice = how_to_convert(ending) if ending in CONVERTIBLE else EXPORT
             yield Finding("not read", "warning", str(folder.path(name)), message, advice)
+
+
+def about_no_files(folder: Folder, no_files: Mapping[str, str], endings: Collection[str]) -> Iterator[Finding]:
+    """What has the name of a picture or a caption, by its ending, and is no file."""
+    for name, what in no_files.items():
+        if extension_of(name) in endings:
+            yield Finding("unreadable", "warning", str(folder.path(name)), f"{what}.", "It is left out.")
 
 
 def about_same_names(folder: Folder, names: Iterable[str]) -> Iterator[Finding]:
@@ -28,7 +35,8 @@ def about_same_names(folder: Folder, names: Iterable[str]) -> Iterator[Finding]:
         other = first.setdefault(stem_of(name), name)
         if other is not name:
             message = f"has the same name as {Path(other).name}."
-            yield Finding("same name", "notice", str(folder.path(name)), message, "Both train.")
+            path, of = str(folder.path(name)), str(folder.path(other))
+            yield Finding("same name", "notice", path, message, "Both train.", other=of)
 
 
 def about_subfolders(folder: Path, has_pictures: bool, used: Collection[Path | None]) -> Iterator[Finding]:

@@ -11,24 +11,29 @@ import numpy as np
 from PIL import ImageColor
 
 from library.config.dataset import Dataset, Subset
+from library.core.errors import UserError
 from library.data.captions.pipeline import plain_caption, surrounded, whole_word
 from library.data.checks.appearance import about_empty, about_exposure, about_focus, about_transparency
 from library.data.checks.counts import about_counts
 from library.data.checks.findings import Finding, Severity, made_strict
 from library.data.checks.remarks import Remarks
-from library.data.checks.sizes import about_enlarged
+from library.data.checks.sizes import about_sizes
 from library.data.checks.tags import about_tags
 from library.data.index.look import Looker
 from library.data.index.manifest import open_manifest
 from library.data.index.pictures import Pictures, rows_of_subsets
 from library.data.index.sources import LEFT_OUT, Found, Scanner, Survey
 from library.data.pictures.buckets import side_range
+from library.data.pictures.images import silence_pillow_on_sizes
 from library.data.pictures.looks import earlier_lookalikes, is_empty, nearest_side
 from library.data.pictures.placement import face_of
-from library.data.split import balanced_repeats
+from library.data.split import balanced_repeats, hold_out
 
 MOST_COMPARED = 100_000
 """Pictures of a dataset among which near copies are looked for."""
+
+TOKEN_LENGTHS = (75, 150, 225)
+"""What max_token_length may be."""
 
 
 def fewest_tokens(caption: str) -> int:
@@ -39,6 +44,7 @@ def fewest_tokens(caption: str) -> int:
 def preflight(
     datasets: Sequence[Dataset],
     *,
+    seed: int = 0,
     strict: bool = False,
     max_token_length: int = 75,
     count_tokens: Callable[[str], int] = fewest_tokens,
@@ -49,6 +55,7 @@ def preflight(
 
     Args:
         datasets: the resolved datasets.
+        seed: of the run, which tells the pictures that are held out.
         strict: warnings become errors.
         max_token_length: captions that are longer are reported.
         count_tokens: of a caption, as the model's tokenizer counts them.
@@ -62,24 +69,34 @@ def preflight(
     Raises:
         UserError: a metadata file is not of the right form.
     """
+    silence_pillow_on_sizes()
     remarks = Remarks()
     remarks.add_all(_about_settings(datasets))
     with open_manifest(manifest) as opened:
         found = Scanner(datasets, Looker(opened, progress), remarks).scan()
     pictures = found.pictures
+    trained = _trained(pictures, datasets, seed)
     for about in (
         _about_looks(found, datasets),
         _about_captions(pictures, datasets, max_token_length, count_tokens),
-        about_enlarged(pictures, datasets),
+        about_sizes(pictures, datasets),
         _about_copies(found),
         _about_faces(pictures, datasets),
-        _about_regularisation(pictures),
+        _about_regularisation(trained),
         about_tags(pictures, datasets),
-        about_counts(pictures, datasets),
+        about_counts(trained, datasets),
     ):
         remarks.add_all(about)
     findings = remarks.all()
     return Survey(pictures, made_strict(findings) if strict else findings)
+
+
+def _trained(pictures: Pictures, datasets: Sequence[Dataset], seed: int) -> Pictures:
+    """Without those held out; all of them where that cannot be done, which is told when it is tried in earnest."""
+    try:
+        return hold_out(pictures, datasets, seed)[0]
+    except UserError:
+        return pictures
 
 
 def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -90,7 +107,10 @@ def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]
     for place in np.flatnonzero(records_N["profile_broken"]):
         message = "has a broken colour profile."
         yield Finding("colour profile", "notice", str(pictures[place].path), message, "Its colours are read as sRGB.")
-    judged_N = records_N["decoded"] & ~pictures.of_subsets("is_reg").astype(bool)
+    for place in np.flatnonzero(records_N["true_kind"]):
+        message = f"is a {records_N['true_kind'][place].decode()} file by its content, whatever its ending says."
+        yield Finding("wrong type", "notice", str(pictures[place].path), message, "It is read as what it is.")
+    judged_N = ~pictures.of_subsets("is_reg").astype(bool)
     sides = [nearest_side(math.sqrt(math.prod(dataset.buckets.resolution))) for dataset in datasets]
     sharpness_N = records_N["sharpness"][
         np.arange(len(pictures)), np.array(sides or [0])[pictures.of_subsets("dataset")]
@@ -99,7 +119,7 @@ def _about_looks(found: Found, datasets: Sequence[Dataset]) -> Iterator[Finding]
     yield from about_focus(pictures, sharpness_N, judged_N & ~empty_N)
     yield from about_exposure(pictures, records_N["exposure"], judged_N & ~empty_N)
     yield from about_empty(pictures, judged_N & empty_N)
-    yield from about_transparency(pictures, records_N["transparent"], datasets)
+    yield from about_transparency(pictures, records_N["transparent"], records_N["invisible"], datasets)
 
 
 def _about_settings(datasets: Sequence[Dataset]) -> Iterator[Finding]:
@@ -142,29 +162,35 @@ def _about_captions(
             if not all(has_trigger(surrounded(line, subset.captions)) for line in lines):
                 message = f"the caption does not contain the trigger word '{subset.trigger_word}'."
                 remarks.append(("no trigger word", "warning", message, "Add it, or set caption_prefix."))
-        if any(_is_longer(line, subset, max_token_length, count_tokens) for line in lines):
-            message = f"the caption has more than {max_token_length} tokens; the rest is cut off."
-            remarks.append(
-                ("long caption", "warning", message, "Shorten it, or raise max_token_length (75, 150 or 225).")
-            )
+        tokens = max(_tokens_if_many(line, subset, max_token_length, count_tokens) for line in lines)
+        if tokens > max_token_length:
+            message = f"the caption has {tokens} tokens, {tokens - max_token_length} more than are read."
+            remarks.append(("long caption", "warning", message, _how_to_read(tokens)))
         for kind, severity, message, advice in remarks:
             picture = pictures[row]
             where = str(picture.caption_path or picture.path)
             yield Finding(kind, severity, where, message, advice, str(picture.path))
 
 
-def _is_longer(line: str, subset: Subset, tokens: int, count_tokens: Callable[[str], int]) -> bool:
-    """Whether the caption has more tokens; of a short one that is known without its tokenizer: a token is one byte at least."""
+def _tokens_if_many(line: str, subset: Subset, most: int, count_tokens: Callable[[str], int]) -> int:
+    """Tokens of the caption; 0 where they are surely no more than `most`: a token is one byte at least."""
     caption = plain_caption(line, subset.captions)
-    return (
-        len(caption) * 4 > tokens and len(caption.encode(errors="replace")) > tokens and count_tokens(caption) > tokens
-    )
+    may_be_many = len(caption) * 4 > most and len(caption.encode(errors="replace")) > most
+    return count_tokens(caption) if may_be_many else 0
+
+
+def _how_to_read(tokens: int) -> str:
+    """What is to be done that so many tokens are read."""
+    enough = next((length for length in TOKEN_LENGTHS if length >= tokens), None)
+    if enough is None:
+        return f"Shorten it: max_token_length is {TOKEN_LENGTHS[-1]} at the most."
+    return f"Shorten it, or set max_token_length = {enough}."
 
 
 def _about_copies(found: Found) -> Iterator[Finding]:
     """Pictures that are the same, or nearly, within one dataset; several may well train the same folder at other sizes."""
     pictures, datasets_N = found.pictures, found.pictures.of_subsets("dataset")
-    judged_N = found.records_N["decoded"] & ~pictures.of_subsets("is_reg").astype(bool)
+    judged_N = ~pictures.of_subsets("is_reg").astype(bool)
     for dataset in np.unique(datasets_N):
         members = np.flatnonzero(datasets_N == dataset)
         _, first, inverse = np.unique(pictures.contents_N[members], return_index=True, return_inverse=True)
@@ -172,16 +198,18 @@ def _about_copies(found: Found) -> Iterator[Finding]:
         for place in np.flatnonzero(members != originals):
             path, other = pictures[members[place]].path, pictures[originals[place]].path
             copied = f"is a copy of {other}." if path != other else "is in several subsets of a dataset."
-            yield Finding("copy", "notice", str(path), copied, "Both train.")
+            of = str(other) if path != other else ""
+            yield Finding("copy", "notice", str(path), copied, "Both train.", other=of)
         compared = members[(members == originals) & judged_N[members]]
         if len(compared) > MOST_COMPARED:
             continue
         bits = np.unpackbits(found.records_N["bits"][compared], axis=1).astype(bool)
         for place, other in zip(compared, earlier_lookalikes(bits)):
             if other is not None:
-                alike = f"looks almost like {pictures[compared[other]].path}."
+                of = str(pictures[compared[other]].path)
                 advice = "Both train: what they show counts twice."
-                yield Finding("near copy", "notice", str(pictures[place].path), alike, advice)
+                path = str(pictures[place].path)
+                yield Finding("near copy", "notice", path, f"looks almost like {of}.", advice, other=of)
 
 
 def _about_faces(pictures: Pictures, datasets: Sequence[Dataset]) -> Iterator[Finding]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from library.core.files import is_file, is_folder
+
 STAT = 4
 """Numbers that tell whether a file has changed: size in bytes, time of change of its content and of its entry in ns, inode."""
+
+FOLDER = "is a folder"
 
 SIGNED = (1 << 63) - 1
 """Some systems number files beyond 63 bits."""
@@ -25,6 +29,8 @@ class Listing:
     names: list[str]
     """Relative to the folder, with "/" between folders; or absolute, where a file lies elsewhere."""
     stats_N4: NDArray[np.int64]
+    no_files: dict[str, str] = field(default_factory=dict)
+    """What else has a name there, and what it is: "is a folder", where its own files are not listed, or "is a link to nothing"."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,6 +63,7 @@ class Folder:
         """
         names: list[str] = []
         stats = array("q")
+        no_files: dict[str, str] = {}
         waiting, seen = [""], {_identity(self.root)}
         while waiting:
             below = waiting.pop()
@@ -64,13 +71,16 @@ class Folder:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_file():
+                    if is_file(entry):
                         names.append(below + entry.name)
                         stats.extend(numbers_of(entry.stat()))
-                    elif recursive and entry.is_dir() and (place := _identity(Path(entry.path))) not in seen:
+                    elif (what := _what_it_is(entry)) != FOLDER or not recursive:
+                        no_files[below + entry.name] = what
+                    elif (place := _identity(Path(entry.path))) not in seen:
                         seen.add(place)  # links may lead around in a circle
                         waiting.append(f"{below}{entry.name}/")
-        return _sorted(names, np.frombuffer(stats, dtype=np.int64).reshape(-1, STAT))
+        listing = _sorted(names, np.frombuffer(stats, dtype=np.int64).reshape(-1, STAT))
+        return replace(listing, no_files=dict(sorted(no_files.items())))
 
     def named(self, names: Iterable[str]) -> Listing:
         """Files of it, or of elsewhere, by names that `name_of` gave.
@@ -103,6 +113,15 @@ class Folder:
 def numbers_of(stat: os.stat_result) -> tuple[int, int, int, int]:
     """What changes where a file does."""
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & SIGNED
+
+
+def _what_it_is(entry: os.DirEntry[str]) -> str:
+    """Of what is no file."""
+    if is_folder(entry):
+        return FOLDER
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110  # as the listing has it
+        return "is a link to nothing"
+    return "is no file, but a pipe, socket or device"
 
 
 def _identity(folder: Path) -> tuple[int, int]:

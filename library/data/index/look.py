@@ -17,6 +17,8 @@ from library.core.runtime import available_cores
 from library.data.index.folder import Folder, Listing
 from library.data.index.manifest import Manifest, places_among, trusted_stats
 from library.data.index.record import RECORD
+from library.data.index.siblings import extension_of
+from library.data.pictures.endings import kind_of
 from library.data.pictures.images import PictureError, inspect, picture_size
 from library.data.pictures.looks import SIDES, at_side, difference_hash, exposure, sharpness_by_side, spread
 from library.data.pictures.room import Room
@@ -77,9 +79,7 @@ class Looker:
             records_N[known_N] = known.records_N[places_N[known_N]]
         places = np.flatnonzero(known_N).tolist() if known.problems else []
         problems = {place: found for place in places if (found := known.problems.get(listing.names[place])) is not None}
-        again_N = (
-            ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing) | ~records_N["decoded"]
-        )
+        again_N = ~known_N | (records_N["stat"] != listing.stats_N4).any(axis=1) | is_small(listing)
         again = np.flatnonzero(again_N).tolist()
 
         def task(place: int) -> Seen:
@@ -113,16 +113,14 @@ class Looker:
         except OSError as error:
             return Seen(record, f"cannot be read ({error.strerror or error})", lasting=False)
         content = np.void(bytes.fromhex(content_hash(data)))
-        if former is not None and former["content"][0] == content and former["decoded"][0]:
+        if former is not None and former["content"][0] == content:
             return Seen(former, former_problem)
         record["content"] = content
         try:
             record["width"], record["height"] = size = picture_size(data)
-            record["decoded"] = True
             with ROOM.taken(size):
-                _judge(data, record)
+                _judge(data, extension_of(name), record)
         except PictureError as error:
-            record["decoded"] = True  # it need not be tried again
             return Seen(record, str(error))
         return Seen(record, None)
 
@@ -147,11 +145,12 @@ def ahead(pool: ThreadPoolExecutor, task: Callable[[T], R], items: Iterable[T]) 
         yield waiting.popleft().result()
 
 
-def _judge(data: bytes, record: NDArray[np.void]) -> None:
+def _judge(data: bytes, ending: str, record: NDArray[np.void]) -> None:
     """Decode the picture and note how it looks."""
     seen = inspect(data, SIDES[0] ** 2)
-    for name in ("animated", "profile_broken", "transparent"):
+    for name in ("animated", "profile_broken", "transparent", "invisible"):
         record[name] = getattr(seen, name)
+    record["true_kind"] = "" if seen.kind == kind_of(ending) else seen.kind
     record["sharpness"] = list(sharpness_by_side(seen.grey).values())
     record["exposure"] = exposure(seen.grey)
     record["spread"] = spread(seen.grey)

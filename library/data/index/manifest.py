@@ -23,7 +23,7 @@ from library.data.index.record import RECORD
 
 log = logging.getLogger("dojo")
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when entries change their form or meaning; older manifests are then made anew."""
 
 PATIENCE = 60.0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from library.core.files import is_folder
 from library.data.pictures.placement import face_of
 
 CAPTION_EXTENSIONS = (".caption", ".txt")
@@ -78,7 +79,7 @@ def caption_endings(extension: str | None) -> tuple[str, ...]:
 def subfolders(folder: Path) -> list[Path]:
     """The folder's own folders by name, hidden ones apart."""
     with os.scandir(folder) as entries:
-        return sorted(folder / each.name for each in entries if not each.name.startswith(".") and each.is_dir())
+        return sorted(folder / each.name for each in entries if not each.name.startswith(".") and is_folder(each))
 
 
 def normal(name: str) -> str:

@@ -13,7 +13,7 @@ from library.config.dataset import IMAGE_EXTENSIONS, Dataset, Subset
 from library.data.captions.files import metadata_caption, read_metadata
 from library.data.checks.caption_files import about_caption, about_captions_alone, about_endings, about_missing
 from library.data.checks.findings import Finding, Severity
-from library.data.checks.folders import about_same_names, about_subfolders, about_unread
+from library.data.checks.folders import about_no_files, about_same_names, about_subfolders, about_unread
 from library.data.checks.remarks import Remarks
 from library.data.checks.sizes import UNUSABLE, is_usable, why_unusable
 from library.data.index.captions import read_captions
@@ -165,6 +165,8 @@ class Scanner:
         files = folder.listing(subset.recursive)
         pictures = files.taken(n for n, name in enumerate(files.names) if extension_of(name) in IMAGE_EXTENSIONS)
         self._remarks.add_all(about_unread(folder, files))
+        endings = IMAGE_EXTENSIONS.union(caption_endings(subset.captions.caption_extension))
+        self._remarks.add_all(about_no_files(folder, files.no_files, endings))
         if not subset.recursive:
             self._remarks.add_all(about_subfolders(root, bool(len(pictures)), self._used))
         elif not len(pictures):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,13 +66,22 @@ class Inspected:
 
     size: Size
     """Of the upright picture."""
+    kind: str
+    """One of FORMATS."""
     animated: bool
     profile_broken: bool
     """It has a colour profile that cannot be used."""
     transparent: bool
     """Some of it is."""
+    invisible: bool
+    """All of it is, altogether."""
     grey: Image.Image
     """Upright, at most as large as was asked, to judge its looks by; what is transparent is white."""
+
+
+def silence_pillow_on_sizes() -> None:
+    """Keep Pillow's warning of many pixels off the terminal, in the whole process: what has more than MOST_PIXELS is refused by name."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def picture_size(data: bytes) -> Size:
@@ -132,9 +142,11 @@ def inspect(data: bytes, area: int = 512 * 512) -> Inspected:
     turn = UPRIGHT.get(orientation(image))
     return Inspected(
         size=_turned(size, image),
+        kind="JPEG" if image.format == "MPO" else image.format or "",
         animated=_is_animated(image),
         profile_broken=has_broken_profile(image, mode),
         transparent=decoded.alpha is not None,
+        invisible=decoded.alpha is not None and decoded.alpha.getextrema()[1] == 0,
         grey=grey if turn is None else grey.transpose(turn),
     )
 

@@ -40,6 +40,9 @@ EXPOSURE_SIDE = 256
 SHADOW, WHITE = 96, 250
 """Levels: what is below the first is dark, what is from the second on is white."""
 
+NEXT_TO_ALL = 0.9
+"""Share of white from which a picture is over-exposed where nothing in it is dark, wherever the rest lies."""
+
 EMPTY = 8.0
 """Levels of spread. A flat tone with a sensor's noise has 5 of them, a photograph that was exposed six stops too long 3, one circle drawn
 in a thin line of 35 levels 26."""
@@ -71,6 +74,8 @@ class Exposure(NamedTuple):
     """Of the cells that are not white altogether, those that are partly: light cut off everywhere, not a white background."""
     broad: float
     """Of what is not white, what is left without thin strokes: next to none of a drawing in lines."""
+    darkest: float
+    """Level from 0 to 1 below which only OUTERMOST of the pixels lie, before the picture is made smaller, which pales thin strokes."""
 
 
 def difference_hash(grey: Image.Image) -> Bits:
@@ -181,6 +186,7 @@ def exposure(grey: Image.Image) -> Exposure:
         white=white,
         torn=float(((cells > 0.02) & coloured).sum() / max(1, coloured.sum())),
         broad=float(strokes_gone.mean() / max(1e-9, 1 - white)),
+        darkest=_darkest(grey) / 255,
     )
 
 
@@ -203,23 +209,31 @@ def is_dark(exposures: ArrayLike) -> NDArray[np.bool_]:
     """Whether next to nothing in a picture is lit. A face that takes half a percent of a night scene is enough.
 
     Args:
-        exposures: an `Exposure`, or (N, 4) numbers of several.
+        exposures: an `Exposure`, or (N, 5) numbers of several.
     """
     dark, *_ = np.moveaxis(np.asarray(exposures), -1, 0)
     return dark > 0.995
 
 
 def is_overexposed(exposures: ArrayLike) -> NDArray[np.bool_]:
-    """Whether much of a picture is cut off at white, all over it, and nothing in it is dark.
+    """Whether much of a picture is cut off at white, all over it, or next to all of it, and nothing in it is dark.
 
     Clothes, hair or eyes keep a portrait before white from it, an edge all round a white background, thin strokes a pencil
-    drawing. Photographs that were exposed three to four stops too long are found, most by two are not.
+    drawing; where next to all is white, a dark line is enough. Photographs that were exposed three to four stops too long are found, most by two are not.
 
     Args:
         exposures: as for `is_dark`.
     """
-    dark, white, torn, broad = np.moveaxis(np.asarray(exposures), -1, 0)
-    return (white > 0.4) & (torn > 0.75) & (broad > 0.02) & (dark < 0.01)
+    dark, white, torn, broad, darkest = np.moveaxis(np.asarray(exposures), -1, 0)
+    all_over = (white > 0.4) & (torn > 0.75) & (broad > 0.02) & (dark < 0.01)
+    pale = (darkest * 255 >= SHADOW) & (darkest * 255 < WHITE)  # what is white altogether is empty
+    return all_over | ((white > NEXT_TO_ALL) & pale)
+
+
+def _darkest(grey: Image.Image) -> int:
+    """The level, of 256, below which only OUTERMOST of the pixels lie."""
+    counts = np.cumsum(grey.histogram())
+    return int(np.searchsorted(counts, counts[-1] * OUTERMOST / 100, side="right"))
 
 
 def _at_exposure_side(grey: Image.Image) -> NDArray[np.uint8]:

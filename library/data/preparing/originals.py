@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from library.core.errors import UserError
 from library.data.checks.findings import Finding
-from library.data.index.folder import Folder
+from library.data.checks.folders import about_no_files
+from library.data.index.folder import FOLDER, Folder
 from library.data.index.siblings import (
     CAPTION_EXTENSIONS,
     Siblings,
@@ -101,7 +102,10 @@ def _below(folder: Path) -> list[Path]:
 
 def _look_through(folder: Path, below: PurePosixPath, endings: Sequence[str], found: Found) -> None:
     """Add a folder's own pictures."""
-    names = Folder(folder).listing().names
+    listing = Folder(folder).listing()
+    others = {name: what for name, what in listing.no_files.items() if what != FOLDER}  # folders are looked through
+    found.findings.extend(about_no_files(Folder(folder), others, READ.union(endings)))
+    names = listing.names
     pictures = [name for name in names if extension_of(name) in READ and _is_utf8(folder / name, found)]
     captions = [Siblings(names, [ending]) for ending in endings]
     used: set[str] = set()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from library.data.pictures.buckets import Size
 from library.data.pictures.colours import UNREADABLE, has_broken_profile, to_srgb
+from library.data.pictures.endings import HEIF, JXL
 from library.data.pictures.images import (
     FORMATS,
     MODES,
@@ -37,8 +38,8 @@ class Kind:
 
 
 KINDS = (
-    Kind("HEIF", re.compile(rb".{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "pillow_heif", "pillow-heif"),
-    Kind("JXL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "pillow_jxl", "pillow-jxl-plugin"),
+    Kind("HEIF", re.compile(rb".{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), *HEIF),
+    Kind("JXL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), *JXL),
     Kind("JPEG2000", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
     Kind("PSD", re.compile(rb"8BPS")),
 )

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from library.data.checks.findings import Finding
+from library.data.checks.sizes import MOST_LOST, about_shape
 from library.data.preparing.outcome import Outcome, Prepared, Request
 from library.data.preparing.placing import Placed
 
 LEFT_OUT = "It is left out."
+
+KEEPING = "Crop the original yourself, choose with --focus what stays, or keep all of it with --fit area."
 
 DONE = (
     "made smaller", "cropped", "enlarged", "smaller than trained", "another format", "turned upright", "transparent", "CMYK",
@@ -129,3 +132,6 @@ def _about_made(outcome: Outcome) -> Iterator[Finding]:
         yield Finding("colour profile", "notice", path, "has a broken colour profile.", "Its colours are read as sRGB.")
     if original.face is not None and made.face is None:
         yield Finding("face", "notice", path, "the face that its name tells of is cut off.")
+    left, top, right, bottom = made.trimmed
+    if made.lost > MOST_LOST:
+        yield from about_shape(path, (right - left, bottom - top), made.made_size, made.lost, KEEPING)

@@ -299,6 +299,47 @@ def test_captions_of_an_unknown_encoding_are_left_alone_until_it_is_named(tmp_pa
     assert (folder / "jp.txt").read_text("utf-8") == JAPANESE
 
 
+def test_statistics_and_edits_say_the_same_of_an_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path, {"jp": JAPANESE.encode("shift_jis"), "latin": "smiling, été".encode("cp1252")})
+    assert caption(folder, "--stats") == 0
+    told = capsys.readouterr().err
+    assert "1 caption is counted with gaps, since bytes are no text in Windows-1252: jp.txt." in told
+    assert "1 caption is read as Windows-1252, a guess: latin.txt." in told
+    assert caption(folder, "--stats", "--encoding", "shift_jis", "--files", "jp*") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_rare_tags_are_not_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path, {"a": ", ".join(f"tag {number:02}" for number in range(40)), "b": "hat"})
+    assert caption(folder, "--stats", "--show", "100") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("in one caption only"))
+    assert line.startswith("in one caption only: 41: hat, tag 00,") and "tag 10, and 29 more (--json" in line
+
+
+def test_only_missing_ones_are_written(tmp_path: Path) -> None:
+    folder = make(tmp_path, {"a": "hat", "b": "\n", "c": None})
+    words = ["--only_missing", "--template", "{trigger}, {caption}", "--trigger_word", "anna", "--apply"]
+    assert caption(folder, *words) == 0
+    assert [(folder / f"{name}.txt").read_text().strip() for name in "abc"] == ["hat", "anna", "anna"]
+    assert caption(folder, *words) == 2, "there is none left"
+
+
+@pytest.mark.parametrize(
+    ("edit", "made"),
+    [
+        ("(?<=red )hat=cap", "red cap, hat, x=y"),
+        ("hat(?=, x)=cap", "red hat, cap, x=y"),
+        ("x[=]y=z", "red hat, hat, z"),
+        (r"x\=y=z", "red hat, hat, z"),
+        ("(?P<first>x)=a=b", "red hat, hat, a=b=y"),
+    ],
+)
+def test_a_regular_expression_may_hold_equals_signs(tmp_path: Path, edit: str, made: str) -> None:
+    folder = make(tmp_path, {"a": "red hat, hat, x=y"})
+    assert caption(folder, "--replace_regex", edit, "--apply") == 0
+    assert (folder / "a.txt").read_text() == made
+
+
 def test_metadata_of_an_unknown_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "meta.json"
     table.write_bytes(json.dumps({"a.png": {"tags": JAPANESE}}, ensure_ascii=False).encode("shift_jis"))
@@ -460,6 +501,7 @@ def test_of_several_lines_about_a_picture_the_last_is_edited(tmp_path: Path) -> 
         (["--sort_tags", "size"], "'alphabet' or 'frequency'"),
         (["--remove_tags", " "], "is empty"),
         (["--replace_regex", "x"], "PATTERN=NEW"),
+        (["--replace_regex", "=x=y"], "PATTERN=NEW"),
         (["--add_tags_after", "foo"], "--add_tags_after foo: TAG=TAGS is expected"),
         (
             ["--stats", "--to_utf8", "--dedupe", "--remove_tags", "x", "--dedupe"],
@@ -474,6 +516,7 @@ def test_of_several_lines_about_a_picture_the_last_is_edited(tmp_path: Path) -> 
         (["--stats", "--undo"], "cannot be done in one go"),
         (["--dedupe", "--mode", "append"], "no effect without --tagger or --captioner"),
         (["--undo", "--files", "a*"], "--files has no effect"),
+        (["--stats", "--only_missing"], "--only_missing has no effect"),
         (["--undo"], "no step to undo"),
     ],
 )

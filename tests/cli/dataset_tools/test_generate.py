@@ -183,3 +183,14 @@ def test_long_prompts_are_told(dojo, anna: Path, capsys: pytest.CaptureFixture[s
     anna.write_text(SHEET.replace("red hair", "very " * 90 + "red hair"), encoding="utf-8")
     assert dojo("dataset", "generate", "--character", anna, "--dry_run", "--count", 2) == 0
     assert "more than 75 tokens: the prompts of 2 of 2 pictures (number 1 is the first)" in capsys.readouterr().out
+
+
+def test_nothing_is_imported_that_painting_does_not_use(model: Path, anna: Path, tmp_path: Path) -> None:
+    words = ["dataset", "generate", "--character", anna, "--pretrained_model_name_or_path", model, "--out", tmp_path / "out"]  # fmt: skip
+    program = (
+        "import sys\nfrom library.cli.main import main\n"
+        f"assert main({[*map(str, words), '--count', '1']}) == 0\n"
+        "print([name for name in ('bitsandbytes', 'peft') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"

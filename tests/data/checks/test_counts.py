@@ -119,6 +119,8 @@ def test_few_regularisation_pictures_for_many(subset, dataset) -> None:
     (finding,) = told("class imbalance", [*some(30, repeats=10), *some(10, 1, is_reg=True)], asked)
     assert finding.path == "reg_data_dir: r" and "prior_prediction_rate" in finding.advice
     assert finding.message == "10 regularisation pictures for 30 training pictures: each is shown 30 times an epoch."
+    (uneven,) = told("class imbalance", [*some(31, repeats=10), *some(4, 1, is_reg=True)], asked)
+    assert uneven.message.endswith("each is shown about 77.5 times an epoch.")
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "This one picture"), (4, "These 4 pictures")])

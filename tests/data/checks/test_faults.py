@@ -196,6 +196,18 @@ def test_of_what_moves_the_first_frame_is_trained(tmp_path: Path, subset, datase
     assert near(pixels_HWC, (200, 0, 0), 6)
 
 
+def test_a_picture_of_another_kind_than_its_ending_says_is_told_and_trained(tmp_path: Path, subset, dataset) -> None:
+    for place, (name, kind) in enumerate((("a.png", "JPEG"), ("b.webp", "TIFF"), ("c.JPG", "JPEG"), ("d.tif", "TIFF"))):
+        saved(noise(place), tmp_path / name, kind)
+    saved(noise(9), tmp_path / "e.jpeg", "MPO", save_all=True, append_images=[noise(10)])
+    datasets = [dataset(subset(tmp_path, class_tokens="anna"))]
+    survey = preflight(datasets, manifest=tmp_path / "manifest.sqlite")
+    again = preflight(datasets, manifest=tmp_path / "manifest.sqlite")
+    for found in (survey, again):
+        told = {Path(each.path).name: each.message.split()[2] for each in found.findings if each.kind == "wrong type"}
+        assert told == {"a.png": "JPEG", "b.webp": "TIFF"} and len(found.pictures) == 5
+
+
 def claiming(kind: str, side: int) -> bytes:
     """A small picture whose header says that it is a square of that side."""
     name, _, variant = kind.partition(" ")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import struct
 import time
+import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +164,56 @@ def test_how_much_small_pictures_are_enlarged(
 
 
 @pytest.mark.parametrize(
+    ("size", "settings", "told"),
+    [
+        ((96, 64), {}, None),  # a third of a camera's 3:2
+        ((128, 72), {}, ("cut away", "warning", "is 128x72, and 44% of it is cut away to make it 64x64.", "enable_bucket")),
+        ((512, 64), {}, ("extreme aspect", "warning", "88% of it is cut away to make it 64x64.", "enable_bucket")),
+        ((512, 64), {"enable_bucket": True}, ("extreme aspect", "warning", "88% of it", "min_bucket_reso (64)")),
+        ((320, 64), {"enable_bucket": True, "min_bucket_reso": 16, "bucket_reso_steps": 8},
+         ("extreme aspect", "notice", "longer than 4:1", "crop it")),
+        ((90, 64), {"enable_bucket": True, "bucket_no_upscale": True, "bucket_reso_steps": 64}, None),
+    ],
+)  # fmt: skip
+def test_what_is_cut_far_down_is_told(
+    tmp_path: Path, picture: Make, subset, dataset, size, settings, told: tuple[str, str, str, str] | None
+) -> None:
+    picture(tmp_path / "a.png", size, caption="alex")
+    buckets = {"resolution": [64, 64], "min_bucket_reso": 64, "max_bucket_reso": 512} | settings
+    findings = preflight([dataset(subset(tmp_path), **buckets)]).findings
+    found = [each for each in findings if each.kind in ("cut away", "extreme aspect")]
+    assert len(found) == (told is not None)
+    if told is not None:
+        kind, severity, message, advice = told
+        assert (found[0].kind, found[0].severity) == (kind, severity)
+        assert message in found[0].message and advice in found[0].advice
+
+
+def test_a_picture_that_is_transparent_all_over_weighs_nothing(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    Image.new("RGBA", (64, 64), (200, 30, 30, 0)).save(path / "ghost.png")
+    part = Image.new("RGBA", (64, 64), (200, 30, 30, 0))
+    part.paste((200, 30, 30, 255), (0, 0, 9, 9))
+    part.save(path / "part.png")
+    asked = subset(path, alpha_mask=True, class_tokens="alex")
+    findings = preflight([dataset(asked)]).findings
+    assert said(findings, "weighs nothing in the loss") == ["warning ghost.png"]
+    assert said(findings, "transparent in parts") == ["notice part.png"]
+    assert said(preflight([dataset(subset(path, class_tokens="alex"))]).findings, "weighs nothing") == []
+
+
+def test_pillow_says_nothing_of_its_own_on_large_pictures(folder: Make, subset, dataset) -> None:
+    path = folder(12)
+    data = bytearray((path / "00.png").read_bytes())
+    data[16:24] = struct.pack(">II", 12000, 12000)  # above Pillow's limit, below ours
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (path / "large.png").write_bytes(data)
+    with warnings.catch_warnings(record=True) as warned:
+        findings = preflight([dataset(subset(path))]).findings
+    assert not warned and "warning large.png" in said(findings, "cannot be decoded")
+
+
+@pytest.mark.parametrize(
     ("count", "severity", "words"),
     [(0, "error", "not one picture"), (1, "warning", "one picture"), (9, "warning", "9 different pictures")],
 )
@@ -201,7 +254,12 @@ def test_captions_that_are_surely_too_long(folder: Make, subset, dataset) -> Non
     path = folder(12)
     (path / "03.txt").write_text(", ".join(["word"] * 38), encoding="utf-8")
     (path / "04.txt").write_text(", ".join(["word"] * 39), encoding="utf-8")  # 77 tokens
-    assert said(preflight([dataset(subset(path))]).findings, "more than 75 tokens") == ["warning 04.txt"]
+    (long,) = [each for each in preflight([dataset(subset(path))]).findings if each.kind == "long caption"]
+    assert (Path(long.path).name, long.severity) == ("04.txt", "warning")
+    assert "has 77 tokens, 2 more than are read" in long.message and "max_token_length = 150" in long.advice
+    (path / "05.txt").write_text(", ".join(["word"] * 114), encoding="utf-8")  # 227 tokens
+    assert said(preflight([dataset(subset(path))]).findings, "is 225 at the most") == ["warning 05.txt"]
+    (path / "05.txt").write_text("word", encoding="utf-8")
     assert said(preflight([dataset(subset(path))], max_token_length=150).findings, "tokens") == []
 
 
@@ -213,7 +271,7 @@ def test_captions_are_counted_as_they_are_trained(folder: Make, subset, dataset)
     (path / "04.txt").write_text(f"a ||| {words}", encoding="utf-8")
 
     def too_long(**settings: object) -> list[str]:
-        return said(preflight([dataset(subset(path, **settings))]).findings, "more than 75 tokens")
+        return said(preflight([dataset(subset(path, **settings))]).findings, "more than are read")
 
     assert too_long() == ["warning 03.txt"]
     assert too_long(enable_wildcard=True, keep_tokens_separator="|||") == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from library.data.index.look import Looker
 from library.data.index.manifest import open_manifest
 from library.data.index.siblings import Siblings
 from library.data.index.sources import Scanner, Survey
+from library.data.pictures import endings
 
 Make = Callable[..., Path]
 
@@ -114,6 +116,29 @@ def test_unreadable_headers_are_left_out(tmp_path: Path, picture: Make, subset, 
     survey = scan([dataset(subset(tmp_path))])
     assert [p.path.name for p in survey.pictures] == ["a.png"]
     assert [(f.severity, Path(f.path).name) for f in said(survey.findings, "left out")] == [("warning", "bad.png")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_what_is_no_file_is_told_where_it_has_a_name_of_one(tmp_path: Path, picture: Make, subset, dataset) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    (tmp_path / "c.JPG").mkdir()
+    os.mkfifo(tmp_path / "d.webp")
+    (tmp_path / "readme").symlink_to(tmp_path / "nowhere")
+    survey = scan([dataset(subset(tmp_path))])
+    assert [p.path.name for p in survey.pictures] == ["a.png"]
+    assert {Path(f.path).name: f.message for f in survey.findings if f.kind == "unreadable"} == {
+        "a.txt": "is a link to nothing.",
+        "b.png": "is a link to nothing.",
+        "circle.png": "is a link to nothing.",
+        "c.JPG": "is a folder.",
+        "d.webp": "is no file, but a pipe, socket or device.",
+    }
+    picture(tmp_path / "c.JPG" / "inside.png", seed=1)
+    below = scan([dataset(subset(tmp_path, recursive=True))])
+    assert len(below.pictures) == 2 and not said(below.findings, "is a folder")
 
 
 def test_folders_that_are_missing_empty_or_too_high_up(tmp_path: Path, picture: Make, subset, dataset) -> None:
@@ -284,6 +309,17 @@ def test_pictures_of_other_kinds_are_told_with_what_reads_them(tmp_path: Path, p
     assert [Path(each.path).name for each in told] == [*converted, "f.arw", "g.cr3", "h.tga", "i.xcf"]
     assert [Path(each.path).name for each in told if "dojo dataset prepare" in each.advice] == list(converted)
     assert all("Export" in each.advice for each in told[len(converted) :])
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_kind_that_needs_a_plugin_says_so_where_it_is_missing(
+    tmp_path: Path, picture: Make, subset, dataset, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(endings, "find_spec", lambda module: object() if installed else None)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    (tmp_path / "b.jp2").write_bytes(b"x")
+    heic, jp2 = (each for each in scan([dataset(subset(tmp_path))]).findings if each.kind == "not read")
+    assert ("pip install pillow-heif" in heic.advice) != installed and "pip" not in jp2.advice
 
 
 def test_captions_alone_among_very_many_files_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:

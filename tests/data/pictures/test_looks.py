@@ -251,6 +251,28 @@ def test_neither_are_the_demo_pictures() -> None:
     assert not is_dark(found).any() and not is_overexposed(found).any()
 
 
+def on_white(level: int, lowest: int, size: int = 512) -> Image.Image:
+    """A spot of that level, and a few pixels of the lowest, on white that is 96% of the picture."""
+    levels_HW = np.full((size, size), 255, np.uint8)
+    levels_HW[: size // 5, : size // 5] = level
+    levels_HW[10:30, 10:30] = lowest
+    return Image.fromarray(levels_HW)
+
+
+def test_next_to_nothing_but_white_is_overexposed_unless_something_is_dark() -> None:
+    """Whatever its one channels are: a cut-off cyan has no red."""
+    cyan = Image.new("RGB", (512, 512), "white")
+    cyan.paste((0, 255, 255), (100, 100, 200, 200))
+    for image in (on_white(180, 180), on_white(240, 120), cyan.convert("L")):
+        assert is_overexposed(exposure(image)), exposure(image)
+    line = Image.new("L", (1024, 1024), 255)
+    ImageDraw.Draw(line).line((100, 100, 900, 700), fill=0, width=2)
+    wide = on_white(180, 180)
+    wide.paste(200, (0, 0, 512, 80))  # 84% is white
+    for image in (on_white(180, 60), line, wide):
+        assert not is_overexposed(exposure(image)), exposure(image)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("side", [256, 700])
 def test_pictures_that_are_far_too_dark_or_too_light(seed: int, side: int) -> None:
@@ -268,7 +290,7 @@ def test_exposure_counts_levels() -> None:
     levels_HW[:16] = 10
     levels_HW[40:60, 40:60] = 255
     found = exposure(Image.fromarray(levels_HW))
-    assert (found.dark, found.white) == (0.25, 400 / 4096)
+    assert (found.dark, found.white, found.darkest) == (0.25, 400 / 4096, 10 / 255)
     # Of 64 cells, those from column and row 5 on: 4 wholly white, 5 partly.
     assert found.torn == 5 / 60
     # Two pixels around the white square go, and nothing at the picture's edge.

@@ -78,3 +78,8 @@ def test_captions_and_what_is_not_copied(tmp_path: Path) -> None:
     assert not stranger.captions, "anna.txt is another picture's"
     others = find_originals(tmp_path, recursive=False, caption_endings=[".tags"])
     assert [path.name for path in others.originals[0].captions] == ["a.tags"]
+    (tmp_path / "gone.heic").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "more.png").mkdir()
+    findings = find_originals(tmp_path, recursive=False).findings
+    assert [Path(f.path).name for f in findings if f.message == "is a link to nothing."] == ["gone.heic"]
+    assert not any("folder" in finding.message for finding in findings), "those are looked through"

@@ -111,6 +111,17 @@ def test_masks_weigh_the_loss_as_the_originals_opacity_does(request_for: Callabl
     assert all(torch.equal(mask, ours[stem]) for stem, mask in theirs.items())
 
 
+def test_a_picture_that_loses_much_is_named(request_for: Callable[..., Request]) -> None:
+    request = request_for(fit="square")
+    (request.source / "10_anna woman" / "strip.png").write_bytes(saved(smooth(512, 64, seed=9)))
+    (request.out.parent / "changed").touch()
+    (found,) = [each for each in prepare(request).findings if each.kind == "extreme aspect"]
+    assert Path(found.path).name == "strip.png" and found.severity == "warning"
+    assert "88% of it is cut away to make it 64x64" in found.message and "--fit area" in found.advice
+    told = prepare(request_for(fit="area")).findings
+    assert not [each for each in told if each.kind in ("extreme aspect", "cut away")]
+
+
 def test_validation_pictures_only_validate(request_for: Callable[..., Request]) -> None:
     request = request_for(fit="bucket", validation_split=0.34)
     folder = request.source / "10_anna woman"

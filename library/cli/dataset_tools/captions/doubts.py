@@ -16,7 +16,7 @@ from library.data.pictures.images import PictureError, check_opens
 
 MOST_NAMES = 5
 
-FILTERS = ("where_tag", "where_missing", "files")
+FILTERS = ("where_tag", "where_missing", "files", "only_missing")
 
 ENCODINGS = "shift_jis, euc_jp, gb18030, big5, euc_kr, cp1251, cp1252, ..."
 
@@ -41,10 +41,16 @@ def set_aside(arguments: argparse.Namespace, selections: Sequence[Selection]) ->
 
 
 def about_guesses(selections: Sequence[Selection]) -> list[str]:
-    """What is to be said where captions are read by a guess."""
-    guessed = _those(selections, lambda caption: caption.is_guess)
-    told = _told(selections, guessed, f"read as {GUESSED}, a guess")
-    return [f"{told} --encoding NAME says otherwise ({ENCODINGS})."] if guessed else []
+    """What is to be said where captions are counted that are read by a guess, or not whole."""
+    lost, guessed = _doubtful(selections)
+    remarks = []
+    if lost:
+        told = _told(selections, lost, f"counted with gaps, since {_no_text(lost)}")
+        remarks.append(f"{told} --encoding NAME says which it is ({ENCODINGS}).")
+    if guessed:
+        told = _told(selections, guessed, f"read as {GUESSED}, a guess")
+        remarks.append(f"{told} --encoding NAME says otherwise ({ENCODINGS}).")
+    return remarks
 
 
 def nothing_found(arguments: argparse.Namespace, selections: Sequence[Selection]) -> UserError:
@@ -67,12 +73,10 @@ def nothing_found(arguments: argparse.Namespace, selections: Sequence[Selection]
 
 
 def _readable(arguments: argparse.Namespace, selections: Sequence[Selection]) -> tuple[list[Selection], list[str]]:
-    lost = _those(selections, lambda caption: not caption.is_whole)
-    guessed = _those(selections, lambda caption: caption.is_guess and caption.is_whole)
+    lost, guessed = _doubtful(selections)
     remarks = []
     if lost:
-        encodings = ", ".join(sorted({caption.encoding for caption in lost}))
-        told = _told(selections, lost, f"left alone, since bytes are no text in {encodings}")
+        told = _told(selections, lost, f"left alone, since {_no_text(lost)}")
         remarks.append(f"{told} --encoding NAME says which it is ({ENCODINGS}).")
     if guessed and arguments.to_utf8:
         told = _told(selections, guessed, f"taken for {GUESSED}, a guess")
@@ -82,6 +86,16 @@ def _readable(arguments: argparse.Namespace, selections: Sequence[Selection]) ->
         remarks.append(f"{told} --encoding NAME says which it is ({ENCODINGS}); --to_utf8 takes it for {GUESSED}.")
     left = {id(caption) for caption in (*lost, *(() if arguments.to_utf8 else guessed))}
     return [replace(each, captions=[c for c in each.captions if id(c) not in left]) for each in selections], remarks
+
+
+def _doubtful(selections: Sequence[Selection]) -> tuple[list[Caption], list[Caption]]:
+    """Captions with bytes that are no text in their encoding, and those whose encoding is a guess that reads them whole."""
+    lost = _those(selections, lambda caption: not caption.is_whole)
+    return lost, _those(selections, lambda caption: caption.is_guess and caption.is_whole)
+
+
+def _no_text(lost: Sequence[Caption]) -> str:
+    return f"bytes are no text in {', '.join(sorted({caption.encoding for caption in lost}))}"
 
 
 def _with_pictures(arguments: argparse.Namespace, selections: Sequence[Selection]) -> tuple[list[Selection], list[str]]:

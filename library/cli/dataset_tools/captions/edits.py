@@ -70,7 +70,8 @@ def template(text: str, words: Words) -> Edit:
 
 def replace_regex(text: str, words: Words) -> Edit:
     """Raises UserError for what is no regular expression."""
-    old, new = pair("replace_regex", text)
+    first = pair("replace_regex", text)
+    old, new = next((sides for sides in all_sides(text) if is_regex(sides[0])), first)
     try:
         pattern = re.compile(old)
         pattern.sub(new, "")
@@ -111,12 +112,32 @@ def pair(option: str, text: str, example: str = "long_hair=long hair") -> tuple[
     Raises:
         UserError: there is nothing before a sign, or no sign.
     """
-    parts = [part.replace("\\=", "=").strip() for part in re.split(r"(?<!\\)=", text, maxsplit=1)]
-    if len(parts) != 2 or not parts[0]:
+    found = all_sides(text)
+    if not found or not found[0][0]:
         raise UserError(
             f'--{option} {text}: {OPTIONS[option].metavar} is expected, such as "{example}"; a \\= is a sign of the text.'
         )
-    return parts[0], parts[1]
+    return found[0]
+
+
+def all_sides(text: str) -> list[tuple[str, str]]:
+    """What stands before and after each equals sign, but for `\\=`."""
+    signs = [(found.start(), found.end()) for found in re.finditer(r"(?<!\\)=", text)]
+    return [(plain(text[:start]), plain(text[end:])) for start, end in signs]
+
+
+def plain(side: str) -> str:
+    """As it is meant."""
+    return side.replace("\\=", "=").strip()
+
+
+def is_regex(text: str) -> bool:
+    """Whether it is a regular expression, whole."""
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 OPTIONS = {
@@ -126,7 +147,9 @@ OPTIONS = {
     "prefix": Option("TEXT", "text before every caption", lambda text, _: Prefix(text)),
     "suffix": Option("TEXT", "text after every caption", lambda text, _: Suffix(text)),
     "template": Option(
-        "TEXT", "a form to fill in: {trigger}, {class}, {caption}, {folder} and {name} (of the picture)", template
+        "TEXT",
+        "a form to fill in: {trigger}, {class}, {caption} (without tags that the form has), {folder} and {name} (of the picture)",
+        template,
     ),
     "add_tags": Option("TAGS", "tags at the end, where they are missing", lambda t, words: AddTags(words.tags(t))),
     "add_tags_front": Option("TAGS", "tags at the front", lambda t, words: AddTags(words.tags(t), "front")),
@@ -138,7 +161,11 @@ OPTIONS = {
     "replace_text": Option(
         "OLD=NEW", "words within captions, whatever their case", lambda t, _: ReplaceText(*pair("replace_text", t))
     ),
-    "replace_regex": Option("PATTERN=NEW", "what a regular expression finds, in each line", replace_regex),
+    "replace_regex": Option(
+        "PATTERN=NEW",
+        "what a regular expression finds, in each line; it ends at the first = before which it is whole: (?<=a )b=c",
+        replace_regex,
+    ),
     "tags_first": Option("TAGS", "these to the front, in this order", lambda t, words: TagsFirst(words.tags(t))),
     "sort_tags": Option("alphabet|frequency", "all tags by the alphabet, or the most frequent first", sort_tags),
     "dedupe": Option("", 'every tag once ("Long_hair" is "long hair")', lambda *_: Dedupe()),

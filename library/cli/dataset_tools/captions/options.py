@@ -26,6 +26,7 @@ BELONGS_TO = {
     **dict.fromkeys(
         ("where_tag", "where_missing", "files", "recursive", "caption_extension", "encoding"), (*EDITING, "stats")
     ),
+    "only_missing": ("edits",),
     **dict.fromkeys(("mode", "batch_size", "device", "background_color"), ("tagger", "captioner")),
     **dict.fromkeys(("general_threshold", "character_threshold", "undesired_tags"), ("tagger",)),
     **dict.fromkeys(("prompt", "num_beams", "max_length", "dtype", "allow_pickle"), ("captioner",)),
@@ -89,6 +90,11 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help="those that have this tag; several: all of them; * stands for any text",
     )
     chosen.add_argument("--where_missing", action="append", default=[], metavar="TAG", help="those that lack it")
+    chosen.add_argument(
+        "--only_missing",
+        action="store_true",
+        help="those of pictures that have no caption, which are made, or an empty one; all others stay",
+    )
     chosen.add_argument(
         "--files", metavar="GLOB", help='those of pictures of such a name or path, as "anna_0*" or "10_anna/*"'
     )

@@ -21,6 +21,9 @@ AROUND = 3
 MOST_TAGS = 60
 """Of a run of new or removed ones that are shown."""
 
+RAREST = 12
+"""Tags of a single caption that are named; of all tags, they are the most."""
+
 BAR = 24
 
 
@@ -67,7 +70,8 @@ def statistics_lines(found: CaptionStatistics, trigger: str, show: int) -> Itera
     if every := found.in_every():
         yield f"in every caption (learnt as part of the trigger): {_some(every, show)}"
     if once := found.once():
-        yield f"in one caption only: {_some(once, show)}"
+        rest = " (--json lists them all)" if len(once) > RAREST else ""
+        yield f"in one caption only: {_some(once, min(show, RAREST))}{rest}"
     several = [each for each in found.tags if len(each.spellings) > 1]
     if several:
         spelt = [" / ".join(each.spellings) for each in several]

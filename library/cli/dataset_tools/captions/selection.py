@@ -64,6 +64,8 @@ def _filter(arguments: argparse.Namespace) -> Callable[[Caption], bool]:
     wanted, unwanted = ([TagMatcher([tag]) for tag in tags] for tags in (arguments.where_tag, arguments.where_missing))
 
     def is_chosen(caption: Caption) -> bool:
+        if arguments.only_missing and caption.text.strip():
+            return False
         if files and not (fnmatch(caption.picture.name, files) or fnmatch(caption.label, files)):
             return False
         tags = tags_of(caption.text, separator) if wanted or unwanted else []

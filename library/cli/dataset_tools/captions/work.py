@@ -61,7 +61,7 @@ def edit(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     words = Words(arguments.caption_separator, arguments.trigger_word, arguments.class_word)
     edits = build_edits(arguments.edits, words)
     has_model = arguments.tagger is not None or arguments.captioner is not None
-    selections = select(arguments, with_missing=arguments.create or has_model)
+    selections = select(arguments, with_missing=arguments.create or arguments.only_missing or has_model)
     if not any(each.captions for each in selections):
         raise nothing_found(arguments, selections)
     selections, remarks = set_aside(arguments, selections)
