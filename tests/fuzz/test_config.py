@@ -131,7 +131,7 @@ def test_any_command_line(argv: list[str]) -> None:
         ("[network_args" + '."a b"' * 20000 + "]", "more than 64 parts"),
         ("seed = " + "9" * 5000, "thousands of digits"),
         ('vae = "a\\u0000b"', r"'a\x00b' holds U+0000"),
-        ('extends = ["."]', 'extends = ".": no such file'),
+        ('extends = ["."]', 'extends = ".": is a folder'),
         ('"\\u001b[31m" = 1', r"unknown key '\x1b[31m'"),
         ("network_dim = " + "9" * 30, "more than 64 bits"),
         ("dataset_repeats = 20260101", "from 1 to 100000"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -59,12 +58,12 @@ def test_an_error_is_raised_in_its_turn() -> None:
 
 
 def test_a_run_that_stops_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     items = made_ahead(Source(9), CPU)
     next(items)
-    assert threading.active_count() > before
+    started = set(threading.enumerate()) - before
+    assert started
     items.close()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from library.inference.requests import SampleRequest
+from library.kernels import build
 from library.models.live_memory import LiveMemory, fused_attention
 from library.models.load import load_model
 from library.training.data import build_data, look_through
@@ -49,8 +50,11 @@ def test_a_linear_layer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_a_unet_without_weights_computes_what_the_real_one_does(family: str, started: Callable[..., Run]) -> None:
-    """Against PyTorch's own counter, which leaves out attention on a CPU."""
+def test_a_unet_without_weights_computes_what_the_real_one_does(
+    family: str, started: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against PyTorch's own counter, which leaves out attention on a CPU, and sees nothing of what our kernels do."""
+    monkeypatch.setattr(build, "library", lambda: None)
     config = started(family, network_train_unet_only="true").config
     totals = []
     for device in ("cpu", "meta"):
