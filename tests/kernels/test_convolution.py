@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from library.kernels.build import library
 from library.kernels.convolution import MOST_PIXELS, Conv2d, convolution_as_product, freeze_convolutions, frozen_conv2d
 
+needs_kernel = pytest.mark.skipif(library() is None, reason="without the kernels all are the library's")
+
 
 @pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7)])
@@ -54,6 +56,7 @@ def test_a_frozen_model_keeps_no_input_and_computes_the_same():
     assert x.shape not in kept
 
 
+@needs_kernel
 def test_small_pictures_in_bf16_are_computed_as_products():
     like = nn.Conv2d(4, 6, 3, padding=1).bfloat16().requires_grad_(False)
     side = int(MOST_PIXELS**0.5)
@@ -66,7 +69,7 @@ def test_small_pictures_in_bf16_are_computed_as_products():
         assert (output - exact).norm() < 0.005 * exact.norm()
 
 
-@pytest.mark.skipif(library() is None, reason="without the kernels 1x1 convolutions are the library's")
+@needs_kernel
 def test_an_output_may_be_added_to_in_place():
     like = nn.Conv2d(4, 6, 1).bfloat16().requires_grad_(False)
     x = torch.randn(1, 4, 3, 3, requires_grad=True).bfloat16()
