@@ -38,9 +38,8 @@ def main() -> None:
     if library() is not None:
         for size in ATTENTION:
             compare(f"attention {size}", *attention(*size))
-    for channels_in, channels_out, side in CONVOLUTIONS:
-        size = (channels_in, channels_out, side)
-        compare(f"convolution {size}", *convolution(*size))
+        for size in CONVOLUTIONS:
+            compare(f"convolution {size}", *convolution(*size))
     for rows, inputs, outputs in PRODUCTS:
         for dtype in (torch.bfloat16, torch.float32):
             name = f"{str(dtype).removeprefix('torch.')} layer with LoRA {(rows, inputs, outputs)}"

@@ -38,7 +38,8 @@ FLAGS = (
     "-fPIC",
     "-shared",
 )
-TYPES = (torch.bfloat16, torch.float32)
+TYPES = {torch.bfloat16: 0, torch.float32: 1}
+"""The `Type`s of tiles.h."""
 COMPILERS = ("cc", "gcc", "clang")
 
 

@@ -59,7 +59,7 @@ def frozen_conv2d(x: Tensor, weight: Tensor, bias_O: Tensor | None, like: nn.Con
 
 
 def convolution_as_product(x_BIhw: Tensor, weight_OIkk: Tensor, bias_O: Tensor | None) -> Tensor:
-    """(B, O, h, w): a 3x3 or 1x1 convolution of stride 1 that keeps the size, all channels last in memory."""
+    """(B, O, h, w): a 3x3 or 1x1 convolution of stride 1 that keeps the size, all channels last in memory; where `are_for` holds."""
     B, _, h, w = x_BIhw.shape
     y_NO: Tensor = _ConvolutionAsProduct.apply(x_BIhw, weight_OIkk.permute(0, 2, 3, 1), bias_O)
     return y_NO.view(B, h, w, -1).permute(0, 3, 1, 2)
@@ -93,7 +93,7 @@ class _ConvolutionAsProduct(torch.autograd.Function):
     def forward(ctx: Any, x_BIhw: Tensor, weight_OkkI: Tensor, bias_O: Tensor | None) -> Tensor:
         B, _, h, w = x_BIhw.shape
         windows_NK = _windows(x_BIhw) if weight_OkkI.shape[1] == 3 else x_BIhw.permute(0, 2, 3, 1)
-        y_NO = _product(windows_NK.reshape(B * h * w, -1), weight_OkkI.flatten(1).t(), bias_O)
+        y_NO = sum_of_products((windows_NK.reshape(B * h * w, -1), weight_OkkI.flatten(1).t()), bias_M=bias_O)
         ctx.save_for_backward(weight_OkkI)
         ctx.size = B, h, w
         return y_NO
@@ -102,7 +102,7 @@ class _ConvolutionAsProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         (weight_OkkI,) = ctx.saved_tensors
-        windows = _product(grad_NO, weight_OkkI.flatten(1)).view(*ctx.size, *weight_OkkI.shape[1:])
+        windows = sum_of_products((grad_NO, weight_OkkI.flatten(1))).view(*ctx.size, *weight_OkkI.shape[1:])
         grad_BhwI = _sum_of_windows(windows) if weight_OkkI.shape[1] == 3 else windows[:, :, :, 0, 0]
         return grad_BhwI.permute(0, 3, 1, 2), None, None
 
@@ -124,9 +124,3 @@ def _sum_of_windows(windows_Bhw33I: Tensor) -> Tensor:
         for dx, window_BhwI in enumerate(row.unbind(3)):
             padded[:, dy : dy + h, dx : dx + w].add_(window_BhwI)
     return padded[:, 1:-1, 1:-1].to(windows_Bhw33I.dtype)
-
-
-def _product(a_NK: Tensor, b_KM: Tensor, bias_M: Tensor | None = None) -> Tensor:
-    if are_for(a_NK):
-        return sum_of_products((a_NK, b_KM), bias_M=bias_M)
-    return F.linear(a_NK, b_KM.t(), bias_M)

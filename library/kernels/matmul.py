@@ -10,13 +10,10 @@ import ctypes
 import torch
 from torch import Tensor
 
-from library.kernels.build import call
+from library.kernels.build import TYPES, call
 
 MOST = 2
 """Products in a sum."""
-
-TYPES = {torch.bfloat16: 0, torch.float32: 1}
-"""The `Type`s of tiles.h."""
 
 
 class Factors(ctypes.Structure):
@@ -54,15 +51,20 @@ def sum_of_products(
             fp32.
         dtype: of the result, bf16 or fp32; None: that of the factors.
     """
-    given = factors[0][0].dtype
-    assert all(each.dtype == given for pair in factors for each in pair) and (bias_M is None or bias_M.dtype == given)
+    given, (N, M) = factors[0][0].dtype, (len(factors[0][0]), factors[0][1].shape[1])
+    for a_NK, b_KM in factors:
+        assert a_NK.dtype == b_KM.dtype == given and a_NK.shape == (N, len(b_KM)) and b_KM.shape == (len(b_KM), M)
+    assert bias_M is None or (bias_M.dtype, bias_M.shape) == (given, (M,))
     rows = [_in_whole_words(a_NK) for a_NK, _ in factors]
     columns = [b_KM if 1 in b_KM.stride() else b_KM.contiguous() for _, b_KM in factors]
-    out_NM = rows[0].new_empty(len(rows[0]), columns[0].shape[1], dtype=dtype or given)
+    out_NM = rows[0].new_empty(N, M, dtype=dtype or given)
+    if not out_NM.numel():
+        return out_NM
     described = [_described(a_NK, b_KM) for a_NK, b_KM in zip(rows, columns)]
     bias = None if bias_M is None else bias_M.contiguous()
     product = Product(
-        *out_NM.shape,
+        N,
+        M,
         len(described),
         (Factors * MOST)(*described),
         None if bias is None else bias.data_ptr(),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from library.kernels import convolution
 from library.kernels.build import library
 from library.kernels.convolution import MOST_PIXELS, Conv2d, convolution_as_product, freeze_convolutions, frozen_conv2d
 
@@ -16,7 +17,11 @@ needs_kernel = pytest.mark.skipif(library() is None, reason="without the kernels
 @pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_output_and_gradient_of_the_product(side, size, with_bias):
+def test_output_and_gradient_of_the_product(side, size, with_bias, monkeypatch):
+    """In fp64, with PyTorch's product in place of the kernel's."""
+    monkeypatch.setattr(
+        convolution, "sum_of_products", lambda factors, bias_M=None: F.linear(factors[0], factors[1].t(), bias_M)
+    )
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(2, 6, *size, generator=draw, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 6, side, side, generator=draw, dtype=torch.float64).contiguous(
@@ -72,9 +77,12 @@ def test_small_pictures_in_bf16_are_computed_as_products():
 @needs_kernel
 def test_an_output_may_be_added_to_in_place():
     like = nn.Conv2d(4, 6, 1).bfloat16().requires_grad_(False)
-    x = torch.randn(1, 4, 3, 3, requires_grad=True).bfloat16()
+    x = torch.randn(1, 4, 3, 3).bfloat16().requires_grad_()
     y = frozen_conv2d(x, like.weight, like.bias, like)
-    y.add_(1).sum().backward()
+    expected = y.detach() + 1
+    assert torch.equal(y.add_(1), expected)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, like.weight.sum(0)[None].expand(1, 4, 3, 3))
 
 
 def test_a_weight_that_learns_gets_its_gradient():

@@ -99,8 +99,22 @@ def test_the_structures_have_the_kernels_layout():
 
 
 @needs_kernel
-def test_types_that_do_not_belong_together_are_not_read():
+@pytest.mark.parametrize(
+    ("a", "b", "bias"),
+    [
+        (draw(2, 4), draw(4, 3, dtype=torch.float32), None),
+        (draw(2, 4), draw(4, 3), torch.zeros(3)),
+        (draw(2, 4), draw(6, 3), None),
+        (draw(2, 4), draw(4, 3), draw(2)),
+    ],
+)
+def test_matrices_that_do_not_belong_together_are_not_read(a, b, bias):
     with pytest.raises(AssertionError):
-        sum_of_products((draw(2, 4), draw(4, 3, dtype=torch.float32)))
-    with pytest.raises(AssertionError):
-        sum_of_products((draw(2, 4), draw(4, 3)), bias_M=torch.zeros(3))
+        sum_of_products((a, b), bias_M=bias)
+
+
+@needs_kernel
+@pytest.mark.parametrize("size", [(0, 4, 3), (2, 4, 0)])
+def test_nothing_is_a_matrix_too(size):
+    N, K, M = size
+    assert sum_of_products((draw(N, K), draw(K, M))).shape == (N, M)
