@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from library.config.dataset import Dataset, Subset
 from library.config.schema.data import BucketConfig, CaptionConfig, ImageConfig
@@ -82,3 +82,17 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 def hash_of(name: str) -> int:
     """A small number for a name, the same in every process."""
     return sum(name.encode()) * 1000
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each picture of which pixels were asked for, how many it claims to have."""
+    found: list[int] = []
+    load = ImageFile.ImageFile.load
+
+    def counted(self: ImageFile.ImageFile) -> Any:
+        found.append(self.width * self.height)
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    return found

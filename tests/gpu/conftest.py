@@ -14,20 +14,10 @@ import pytest
 import torch
 
 from library.config.schema.model import ModelConfig
-from library.config.schema.network import NetworkConfig
-from library.config.schema.training import LossConfig, OptimizerConfig
-from library.diffusion.distance import build_distance
-from library.diffusion.weighting import build_weighting
 from library.models.load import load_model
-from library.optim.flat import flatten
-from library.optim.optimizers import build_optimizer
-from library.training.loss_scale import LossScale
-from library.training.objective import Objective
 from library.training.recorder import LEAST_TORCH, CudaRecorder
-from library.training.step import LAG, Trainer
-from networks.base import Rates
-from networks.build import build_network
-from tests.training.conftest import random_batch, tiny_model
+from library.training.step import Trainer
+from tests.training.conftest import acting_trainer, random_batch, tiny_model
 
 __all__ = ["device", "gpu", "new_trainer", "random_batch", "recorder", "tiny_model"]
 
@@ -96,31 +86,8 @@ def new_trainer(tiny_model: Path, device: torch.device) -> Callable[..., Trainer
     ) -> Trainer:
         asked = {"network_module": "networks.lora", "network_dim": 2, **(network or {})}
         model = load_model(ModelConfig(pretrained_model_name_or_path=str(tiny_model), **settings), dtype, device)
-        hosts = model.hosts(["unet", "text_encoders"])
-        built = build_network(NetworkConfig(**asked), hosts, model.family, seed=3)
-        if checkpointing is not None:
-            model.enable_gradient_checkpointing(checkpointing == "selective", built.draws_random)
-        groups = flatten(built.parameter_groups(Rates({"unet": 1e-2, "te1": 1e-3})))
-        noise = torch.randn(groups.values.shape, generator=torch.Generator().manual_seed(5)).to(device)
-        groups.values.add_(0.02 * noise * (groups.values == 0))
-        built.train()
-        distance, weighting = (make(LossConfig(), model.process) for make in (build_distance, build_weighting))
-        return Trainer(
-            model=model,
-            network=built,
-            objective=Objective(model, distance, weighting),
-            groups=groups,
-            optimizer=build_optimizer(OptimizerConfig(optimizer_type="AdamW"), groups),
-            schedule=lambda step: 1.0,
-            loss_scale=LossScale(dtype == torch.float16, device),
-            ema=None,
-            seed=0,
-            rank=0,
-            processes=1,
-            device=device,
-            max_grad_norm=1.0,
-            max_weight_norm=None,
-            lag=LAG if device.type == "cuda" else 0,
-        )
+        trainer = acting_trainer(model, asked, device=device, dtype=dtype, checkpointing=checkpointing)
+        trainer.network.train()
+        return trainer
 
     return build

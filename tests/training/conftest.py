@@ -19,6 +19,7 @@ from library.config.schema.training import LossConfig, OptimizerConfig
 from library.core.readback import Readback
 from library.diffusion.distance import build_distance
 from library.diffusion.weighting import build_weighting
+from library.models.base import DiffusionModel
 from library.models.load import load_model
 from library.models.published import recipe
 from library.models.random_weights import write_folder
@@ -30,7 +31,7 @@ from library.training.loop import StepReport
 from library.training.loss_scale import LossScale
 from library.training.objective import Objective
 from library.training.state.checkpoint import Position
-from library.training.step import Trainer
+from library.training.step import LAG, Trainer
 from networks.base import ParameterGroup, Rates
 from networks.build import build_network
 
@@ -151,6 +152,47 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def acting_trainer(
+    model: DiffusionModel,
+    network: dict[str, Any],
+    optimizer: str = "AdamW",
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    checkpointing: str | None = None,
+) -> Trainer:
+    """The whole step with a network that already acts; the same weights each time.
+
+    Args:
+        network: settings of it.
+        device, dtype: of the model; the CPU without one.
+    """
+    device = device or torch.device("cpu")
+    built = build_network(NetworkConfig(**network), model.hosts(["unet", "text_encoders"]), model.family, seed=3)
+    if checkpointing is not None:
+        model.enable_gradient_checkpointing(checkpointing == "selective", built.draws_random)
+    groups = flatten(built.parameter_groups(Rates({"unet": 1e-2, "te1": 1e-3})))
+    noise = torch.randn(groups.values.shape, generator=torch.Generator().manual_seed(5)).to(device)
+    groups.values.add_(0.02 * noise * (groups.values == 0))
+    distance, weighting = (make(LossConfig(), model.process) for make in (build_distance, build_weighting))
+    return Trainer(
+        model=model,
+        network=built,
+        objective=Objective(model, distance, weighting),
+        groups=groups,
+        optimizer=build_optimizer(OptimizerConfig(optimizer_type=optimizer), groups),
+        schedule=lambda step: 1.0,
+        loss_scale=LossScale(dtype == torch.float16, device),
+        ema=None,
+        seed=0,
+        rank=0,
+        processes=1,
+        device=device,
+        max_grad_norm=1.0,
+        max_weight_norm=None,
+        lag=LAG if device.type == "cuda" else 0,
+    )
+
+
 @pytest.fixture
 def real_trainer(tiny_model: Path) -> Callable[..., Trainer]:
     """`real_trainer(**network settings)`: the whole step, with LoRA on a tiny Stable Diffusion 1.5.
@@ -159,31 +201,9 @@ def real_trainer(tiny_model: Path) -> Callable[..., Trainer]:
     """
 
     def build(optimizer: str = "AdamW", **network: Any) -> Trainer:
-        cpu = torch.device("cpu")
-        model = load_model(ModelConfig(pretrained_model_name_or_path=str(tiny_model)), torch.float32, cpu)
-        hosts = model.hosts(["unet", "text_encoders"])
-        built = build_network(NetworkConfig(network_module="networks.lora", **network), hosts, model.family, seed=3)
-        groups = flatten(built.parameter_groups(Rates({"unet": 1e-2, "te1": 1e-3})))
-        noise = torch.randn(groups.values.shape, generator=torch.Generator().manual_seed(5))
-        groups.values.add_(0.02 * noise * (groups.values == 0))
-        return Trainer(
-            model=model,
-            network=built,
-            objective=Objective(
-                model, build_distance(LossConfig(), model.process), build_weighting(LossConfig(), model.process)
-            ),
-            groups=groups,
-            optimizer=build_optimizer(OptimizerConfig(optimizer_type=optimizer), groups),
-            schedule=lambda step: 1.0,
-            loss_scale=LossScale(False, cpu),
-            ema=None,
-            seed=0,
-            rank=0,
-            processes=1,
-            device=cpu,
-            max_grad_norm=1.0,
-            max_weight_norm=None,
-        )
+        config = ModelConfig(pretrained_model_name_or_path=str(tiny_model))
+        model = load_model(config, torch.float32, torch.device("cpu"))
+        return acting_trainer(model, {"network_module": "networks.lora", **network}, optimizer)
 
     return build
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms
 
 from library.data.pictures.colours import to_srgb
 from library.data.pictures.images import (
@@ -267,20 +267,6 @@ def test_truncated_files_are_found(kind: str, progressive: bool) -> None:
     for look in (inspect, decode):
         with pytest.raises(PictureError, match=r"cannot be decoded"):
             look(data[: len(data) * 2 // 3])
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of each picture of which pixels were asked for, how many it claims to have."""
-    found: list[int] = []
-    load = ImageFile.ImageFile.load
-
-    def counted(self: ImageFile.ImageFile) -> Any:
-        found.append(self.width * self.height)
-        return load(self)
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
-    return found
 
 
 def test_pixels_that_are_decoded_are_counted(decoded: list[int]) -> None:
